@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""TDX quotes, measurements, appraisal, task records and evidence."""

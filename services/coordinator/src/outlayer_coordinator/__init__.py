@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Public API, jobs, payments and the attestation archive."""

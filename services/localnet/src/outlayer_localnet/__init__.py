@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A NEAR node for one machine that runs the real contract code."""
