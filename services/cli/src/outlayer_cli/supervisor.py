@@ -226,13 +226,28 @@ def stop_leftovers(pid_dir: Path) -> list[str]:
     return stopped
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs. A zombie does not: nobody of ours may be there to reap an orphan."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_until_gone(process: psutil.Process, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while is_alive(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
 def _stop_process(process: psutil.Process, stop_signal: int) -> None:
     process.send_signal(stop_signal)
-    try:
-        process.wait(timeout=STOP_SECONDS)
-    except psutil.TimeoutExpired:
+    if not _wait_until_gone(process, STOP_SECONDS):
         process.kill()
-        process.wait(timeout=STOP_SECONDS)
+        _wait_until_gone(process, STOP_SECONDS)
 
 
 async def _answer(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[str, Any]:
