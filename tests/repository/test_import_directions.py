@@ -27,9 +27,7 @@ def imported_packages(source: str) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    return {
-        name.split(".")[0].removeprefix("outlayer_") for name in names if name.startswith("outlayer_")
-    }
+    return {name.split(".")[0].removeprefix("outlayer_") for name in names if name.startswith("outlayer_")}
 
 
 def test_a_hidden_import_is_found() -> None:

@@ -266,6 +266,7 @@ async def _answer(supervisor: Supervisor, request: Mapping[str, Any]) -> dict[st
 
 async def _serve(socket_path: Path, pid_dir: Path) -> None:
     supervisor = Supervisor(pid_dir)
+    pid_dir.mkdir(parents=True, exist_ok=True)
     stop_leftovers(pid_dir)
 
     async def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -287,6 +288,7 @@ async def _serve(socket_path: Path, pid_dir: Path) -> None:
     socket_path.unlink(missing_ok=True)
     server = await asyncio.start_unix_server(on_connection, path=socket_path, limit=_MAX_LINE_BYTES)
     socket_path.chmod(0o600)
+    (pid_dir.parent / "supervisor.pid").write_text(f"{os.getpid()}\n")
     try:
         await supervisor.run_until_stopped()
     finally:
