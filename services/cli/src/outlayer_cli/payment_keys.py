@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Payment keys as the client holds them: made here, kept in files of mode 0600, known to the service by hash."""
+"""Payment keys as the client holds them: made here, in files of mode 0600; the service knows their hash."""
 
 from __future__ import annotations
 
