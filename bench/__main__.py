@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: MIT
+"""Measure and write ``bench/results/*.json``: ``python -m bench`` (needs a stack that runs: ``make up``)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from bench.calls import measure_calls
+from outlayer_cli.layout import Stack, default_state
+from outlayer_cli.payment_keys import choose_key
+
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+def _machine() -> dict[str, Any]:
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
+
+
+def _write(name: str, value: Any) -> None:
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": _machine(), "results": value}, indent=2, sort_keys=True) + "\n")
+    print(f"wrote {path}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, default=default_state())
+    options = parser.parse_args()
+    key = choose_key(Stack.load(options.state), None)
+    rows = measure_calls(options.state, key.header)
+    for row in rows:
+        call, ratio = row["call"], row["rate_ratio_to_baseline"]
+        print(
+            f"{row['clients']} client(s): p50 {call['p50_ms']} ms, {call['per_second']} calls/s, "
+            f"{ratio:.1%} of a bare insert's rate"
+        )
+    _write("calls", rows)
+
+
+if __name__ == "__main__":
+    main()
