@@ -18,3 +18,48 @@ class NearError(Exception):
 
 class CodecError(NearError):
     """Bytes or text that are not a valid encoding of the value asked for."""
+
+
+class RpcError(NearError):
+    """A node refused a request. ``name`` is the cause's name (``UNKNOWN_ACCOUNT``, ``INVALID_TRANSACTION``…)."""
+
+    def __init__(self, message: str, *, name: str = "", data: object = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+        self.data = data
+
+
+class RpcUnavailableError(NearError):
+    """No node answered in time, or what answered is not a NEAR node."""
+
+
+class ViewError(NearError):
+    """A view call ended with an error of the contract or of the virtual machine."""
+
+
+class TransactionFailedError(NearError):
+    """A transaction was executed and failed; ``outcome`` holds all receipts."""
+
+    def __init__(self, message: str, *, outcome: object = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.outcome = outcome
+
+
+class TransactionRefusedError(NearError):
+    """A transaction was not taken into a block; ``kind`` is the ``InvalidTxError`` variant."""
+
+    def __init__(self, message: str, *, kind: str = "", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+
+
+class CredentialsError(NearError):
+    """A credentials file cannot be read or does not hold a usable key."""
+
+
+class SignatureError(NearError):
+    """A signed message does not hold: wrong key, wrong text, too old, or the key may not sign for the account."""
+
+
+class EventError(NearError):
+    """A block or an event log does not have the form that its standard gives it."""

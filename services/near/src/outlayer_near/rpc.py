@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: MIT
+"""JSON-RPC of a NEAR node: reads with retries, and sending a signed transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from outlayer_near.errors import RpcError, RpcUnavailableError, ViewError
+
+OPTIMISTIC: dict[str, Any] = {"finality": "optimistic"}
+FINAL: dict[str, Any] = {"finality": "final"}
+NO_CODE = "1" * 32
+_RETRIES = 3
+_FIRST_WAIT_SECONDS = 0.1
+_TIMEOUT_SECONDS = 30.0
+
+
+def block_reference(block: int | str | None) -> dict[str, Any]:
+    """The ``block_id`` of a height or hash; without one, the newest optimistic block."""
+    return dict(OPTIMISTIC) if block is None else {"block_id": block}
+
+
+class NearRpc:
+    """One node. Use as an async context manager, or call ``close``. Reads are retried, sending is not."""
+
+    def __init__(self, url: str, *, timeout: float = _TIMEOUT_SECONDS) -> None:
+        self.url = url
+        self._client = httpx.AsyncClient(timeout=timeout, trust_env=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def request(self, method: str, params: Any, *, retry: bool = True) -> Any:
+        """The ``result`` of one call. Raises ``RpcError`` for a refusal, ``RpcUnavailableError`` for silence."""
+        attempts = _RETRIES if retry else 1
+        for attempt in range(1, attempts + 1):
+            try:
+                return _result_of(method, await self._post(method, params))
+            except RpcUnavailableError:
+                if attempt == attempts:
+                    raise
+                await asyncio.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    async def _post(self, method: str, params: Any) -> Any:
+        message = {"jsonrpc": "2.0", "id": "outlayer", "method": method, "params": params}
+        try:
+            answer = await self._client.post(self.url, json=message)
+        except httpx.TransportError as error:
+            raise RpcUnavailableError(
+                f"the NEAR node does not answer ({type(error).__name__})", hint="see that its URL is right"
+            ) from error
+        try:
+            return answer.json()
+        except ValueError as error:
+            raise RpcUnavailableError(
+                f"the NEAR node answered HTTP {answer.status_code} without JSON",
+                hint="see that the URL is that of a JSON-RPC endpoint",
+            ) from error
+
+    # -- accounts and keys ---------------------------------------------------------------------------
+
+    async def query(self, request_type: str, block: int | str | None = None, **fields: Any) -> Any:
+        return await self.request("query", {"request_type": request_type, **block_reference(block), **fields})
+
+    async def view_account(self, account_id: str, block: int | str | None = None) -> dict[str, Any] | None:
+        """The account's fields, or None when there is no such account."""
+        try:
+            account: dict[str, Any] = await self.query("view_account", block, account_id=account_id)
+        except RpcError as error:
+            if error.name == "UNKNOWN_ACCOUNT":
+                return None
+            raise
+        return account
+
+    async def account_exists(self, account_id: str) -> bool:
+        return await self.view_account(account_id) is not None
+
+    async def code_hash(self, account_id: str) -> str | None:
+        """Base58 SHA-256 of the account's contract; None without one."""
+        account = await self.view_account(account_id)
+        if account is None or account["code_hash"] == NO_CODE:
+            return None
+        return str(account["code_hash"])
+
+    async def view_access_key(
+        self, account_id: str, public_key: str, block: int | str | None = None
+    ) -> dict[str, Any] | None:
+        """Nonce and permission of a key; None when the account does not have it."""
+        try:
+            key: dict[str, Any] = await self.query(
+                "view_access_key", block, account_id=account_id, public_key=public_key
+            )
+        except RpcError as error:
+            if error.name in ("UNKNOWN_ACCESS_KEY", "UNKNOWN_ACCOUNT"):
+                return None
+            raise
+        # nodes answer an unknown key with a result that holds an error text
+        return None if "error" in key else key
+
+    async def has_access_key(self, account_id: str, public_key: str) -> bool:
+        return await self.view_access_key(account_id, public_key) is not None
+
+    async def has_full_access_key(self, account_id: str, public_key: str) -> bool:
+        key = await self.view_access_key(account_id, public_key)
+        return key is not None and key["permission"] == "FullAccess"
+
+    # -- contracts -----------------------------------------------------------------------------------
+
+    async def view_bytes(
+        self, contract: str, method: str, args: bytes, block: int | str | None = None
+    ) -> bytes:
+        """What a view method returns, as bytes. Raises ``ViewError`` with the virtual machine's words."""
+        encoded = base64.b64encode(args).decode()
+        answer = await self.query(
+            "call_function", block, account_id=contract, method_name=method, args_base64=encoded
+        )
+        if "error" in answer:
+            raise ViewError(f"{contract}.{method} failed: {answer['error']}")
+        return bytes(answer["result"])
+
+    async def view(
+        self,
+        contract: str,
+        method: str,
+        args: Mapping[str, Any] | None = None,
+        block: int | str | None = None,
+    ) -> Any:
+        """What a view method returns, as JSON; None for an empty answer."""
+        data = json.dumps(dict(args or {}), separators=(",", ":")).encode()
+        answer = await self.view_bytes(contract, method, data, block)
+        try:
+            return json.loads(answer) if answer else None
+        except ValueError as error:
+            raise ViewError(f"{contract}.{method} did not return JSON") from error
+
+    # -- blocks and transactions -----------------------------------------------------------------------
+
+    async def block(self, block: int | str | None = None) -> dict[str, Any]:
+        found: dict[str, Any] = await self.request("block", FINAL if block is None else {"block_id": block})
+        return found
+
+    async def chunk(self, chunk_hash: str) -> dict[str, Any]:
+        found: dict[str, Any] = await self.request("chunk", {"chunk_id": chunk_hash})
+        return found
+
+    async def status(self) -> dict[str, Any]:
+        found: dict[str, Any] = await self.request("status", [])
+        return found
+
+    async def head_height(self) -> int:
+        return int((await self.block())["header"]["height"])
+
+    async def send_transaction_async(self, signed: bytes) -> str:
+        """Hand a signed transaction to the node; gives its hash. Never retried here."""
+        encoded = base64.b64encode(signed).decode()
+        return str(await self.request("broadcast_tx_async", [encoded], retry=False))
+
+    async def transaction(
+        self, tx_hash: str, sender_id: str, *, wait_until: str = "NONE", receipts: bool = False
+    ) -> dict[str, Any]:
+        """Status of a transaction and its receipts' outcomes; with ``receipts`` the receipts themselves too."""
+        method = "EXPERIMENTAL_tx_status" if receipts else "tx"
+        params = {"tx_hash": tx_hash, "sender_account_id": sender_id, "wait_until": wait_until}
+        found: dict[str, Any] = await self.request(method, params)
+        return found
+
+
+def _result_of(method: str, answer: Any) -> Any:
+    if not isinstance(answer, dict):
+        raise RpcUnavailableError(f"the node's answer to {method} is not a JSON-RPC response")
+    if "result" in answer:
+        return answer["result"]
+    error = answer.get("error")
+    if not isinstance(error, dict):
+        raise RpcUnavailableError(f"the node's answer to {method} holds neither result nor error")
+    cause = error.get("cause")
+    name = str(cause.get("name", "")) if isinstance(cause, dict) else str(error.get("name", ""))
+    data = error.get("data")
+    raise RpcError(f"{method}: {name or 'error'}: {_describe(data, error)}", name=name, data=data)
+
+
+def _describe(data: Any, error: dict[str, Any]) -> str:
+    text = data if isinstance(data, str) else json.dumps(data if data is not None else error.get("message"))
+    return text[:500]
