@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Errors of the worker. Each carries a message for the log and, where it helps, a hint for the person."""
+
+from __future__ import annotations
+
+
+class WorkerError(Exception):
+    """Base of all errors of this package."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class ConfigError(WorkerError):
+    """A setting is missing or wrong."""
+
+
+class ProtocolError(WorkerError):
+    """A frame between worker and executor, or a reply of the coordinator, is not what it should be."""
+
+
+class ExecutorStartError(WorkerError):
+    """An executor process did not come up."""
+
+
+class JobError(WorkerError):
+    """A job cannot give a result; the category travels with its completion."""
+
+    def __init__(self, category: str, message: str, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.category = category
+
+
+class RequestRefusedError(JobError):
+    """The chain does not hold the request that the coordinator handed out (R1): nothing is run."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("request_refused", message)
+
+
+class CoordinatorError(WorkerError):
+    """The coordinator could not be reached or answered with an error; worth another try."""
+
+
+class CoordinatorRefusedError(WorkerError):
+    """The coordinator refused a request for good (a 4xx other than a session matter)."""
+
+
+class SessionLostError(WorkerError):
+    """The TEE session is unknown, expired or revoked: a new one is needed."""
+
+
+class RegistrationError(WorkerError):
+    """The register contract did not approve the worker's key."""
+
+
+class SubmissionError(WorkerError):
+    """A result could not be delivered on chain; worth another try."""
+
+
+class OutputRefusedError(WorkerError):
+    """The chain refused this output itself, so that another try cannot help."""

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Runs guests: separate processes with limits, compiled code kept in an authenticated cache."""
