@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+//! Events in the NEP-297 form. Names, members and order are part of the ABI.
+
+use near_sdk::serde::Serialize;
+use near_sdk::{env, AccountId};
+
+use crate::types::{
+    CodeSource, ResourceLimits, ResourceMetrics, ResponseFormat, SecretsReference,
+};
+
+/// `request_data` of `execution_requested`: a JSON text inside the event.
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub struct RequestData<'a> {
+    pub request_id: u64,
+    pub sender_id: &'a AccountId,
+    pub predecessor_id: &'a AccountId,
+    pub code_source: &'a CodeSource,
+    pub resource_limits: &'a ResourceLimits,
+    pub input_data: &'a str,
+    pub input_data_in_state: bool,
+    pub secrets_ref: &'a Option<SecretsReference>,
+    pub response_format: ResponseFormat,
+    pub payment: String,
+    pub attached_usd: String,
+    pub timestamp: u64,
+    pub compile_only: bool,
+    pub force_rebuild: bool,
+    pub store_on_fastfs: bool,
+    pub project_uuid: Option<&'a str>,
+    pub project_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub struct Requested {
+    pub request_data: String,
+    pub data_id: [u8; 32],
+    pub timestamp: u64,
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub struct Completed<'a> {
+    pub sender_id: &'a AccountId,
+    pub code_source: &'a CodeSource,
+    pub resources_used: &'a ResourceMetrics,
+    pub success: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error_message: Option<&'a str>,
+    pub payment_charged: String,
+    pub payment_refunded: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compilation_note: Option<&'a str>,
+    pub timestamp: u64,
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub enum SystemEvent<'a> {
+    ProjectStorageCleanup { project_id: &'a str, project_uuid: &'a str, timestamp: u64 },
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+struct Event<'a, T> {
+    standard: &'a str,
+    version: &'a str,
+    event: &'a str,
+    data: [T; 1],
+}
+
+/// Log one event under the contract's standard and version.
+pub fn emit<T: Serialize>(standard: &str, version: &str, event: &str, data: T) {
+    let event = Event { standard, version, event, data: [data] };
+    let text = serde_json::to_string(&event)
+        .unwrap_or_else(|_| env::panic_str("An event could not be written as JSON"));
+    env::log_str(&format!("EVENT_JSON:{text}"));
+}
