@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: MIT
+"""One job from claim to completion."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import structlog
+
+from outlayer_near.errors import NearError
+from outlayer_near.models import WasmUrlSource
+from outlayer_worker import preparation
+from outlayer_worker.batching import Batcher
+from outlayer_worker.chain import Chain, RequestGoneError
+from outlayer_worker.delivery import Delivery
+from outlayer_worker.errors import (
+    JobError,
+    OutputRefusedError,
+    RequestRefusedError,
+    SubmissionError,
+)
+from outlayer_worker.executor.code import CodeStore, CompiledCode
+from outlayer_worker.executor.model import RunResult, bounded_text
+from outlayer_worker.executor.pool import ExecutorPool
+from outlayer_worker.jobs import Attested, Completion, HttpsCall, Job, NearRequest
+from outlayer_worker.metrics import Metrics
+from outlayer_worker.output import NEAR_FAILURE
+from outlayer_worker.preparation import Finished, HostLimits, Place, Prepared
+from outlayer_worker.resolution import Resolution
+from outlayer_worker.wasm_source import WasmSource
+
+log = structlog.get_logger(__name__)
+
+CHAIN_PATIENCE_SECONDS = 60.0
+FIRST_WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 5.0
+
+_OnSent = Callable[[str], None]
+
+
+@dataclass(eq=False)
+class Held:
+    """A job in our hands. Past ``delivering`` its result is on its way and it is not given up any more."""
+
+    job: Job
+    on_computed: Callable[[], None] = lambda: None
+    computing: bool = True
+    delivering: bool = False
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    def computed(self) -> None:
+        """It needs no executor any more."""
+        if self.computing:
+            self.computing = False
+            self.on_computed()
+
+    def deliver(self) -> None:
+        self.computed()
+        self.delivering = True
+
+
+class Processor:
+    """Runs jobs and sees their results delivered."""
+
+    def __init__(
+        self,
+        *,
+        chain: Chain,
+        store: CodeStore,
+        pool: ExecutorPool,
+        wasm: WasmSource,
+        batcher: Batcher,
+        delivery: Delivery,
+        metrics: Metrics,
+        host: HostLimits,
+        place: Place,
+        block_seconds: float,
+    ) -> None:
+        self._chain = chain
+        self._store = store
+        self._pool = pool
+        self._wasm = wasm
+        self._batcher = batcher
+        self._delivery = delivery
+        self._metrics = metrics
+        self._host = host
+        self._place = place
+        self._block_seconds = block_seconds
+
+    async def process(self, held: Held) -> None:
+        """Take one job to its end. Leaves it to its lease when the chain does not answer for long."""
+        job = held.job
+        structlog.contextvars.bind_contextvars(job_id=job.job_id, attempt=job.attempt)
+        deadline = time.monotonic() + CHAIN_PATIENCE_SECONDS
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                if job.https is not None:
+                    await self._https(held, job.https)
+                elif job.near is not None:
+                    await self._near(held, job.near)
+                return
+            except JobError as error:
+                await self._give_back(held, error)
+                return
+            except NearError as error:
+                if held.delivering or time.monotonic() > deadline:
+                    log.warning("job_left_to_its_lease", error=str(error))
+                    self._count(job, "left")
+                    return
+                log.warning("chain_unavailable", error=str(error), retry_seconds=wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    # --- HTTPS ---
+
+    async def _https(self, held: Held, call: HttpsCall) -> None:
+        project = await self._chain.project(call.project_id, call.version_key)
+        prepared = preparation.prepare_https(held.job, call, project, self._host, self._place)
+        finished = await self._run(prepared)
+        held.computed()
+        attested = await self._batcher.attested(finished.record)
+        held.deliver()
+        await self._delivery.together(attested, _completion(held.job, finished, attested))
+        self._count(held.job, finished.error_category or "ok")
+
+    # --- NEAR ---
+
+    async def _near(self, held: Held, near: NearRequest) -> None:
+        found = await self._chain.request(near)
+        try:
+            head = await self._chain.head()
+            seconds = preparation.near_seconds(found, head, self._host, self._block_seconds)
+            prepared = preparation.prepare_near(held.job, found, self._host, seconds, self._place)
+            finished = await self._run(prepared)
+        except JobError as error:
+            # nothing was run, so there is nothing to attest; the caller on chain learns why all the same
+            await self._report_failure(held, near, error)
+            return
+        held.computed()
+        try:
+            await self._settle(held, near, finished)
+        except OutputRefusedError as error:
+            log.warning("output_refused_by_chain", error=str(error))
+            used = finished.record
+            result = RunResult(b"", b"", used.instructions, used.time_ms)
+            message = f"the chain did not take the output: {bounded_text(str(error), 300)}"
+            await self._settle(
+                held, near, preparation.fail(prepared, result, _now(), "output_refused", message)
+            )
+
+    async def _settle(self, held: Held, near: NearRequest, finished: Finished) -> None:
+        """Attest, resolve on chain, tell the coordinator: in this order, and the second part exactly once."""
+        attested = await self._batcher.attested(finished.record)
+        held.deliver()
+        completion = _completion(held.job, finished, attested)
+        record = finished.record
+        resolution = Resolution(
+            near.request_id,
+            record.success,
+            finished.near_output,
+            record.error,
+            record.instructions,
+            record.time_ms,
+        )
+
+        def on_sent(tx_hash: str) -> None:
+            self._delivery.keep(attested.batch, _with_tx(completion, tx_hash), tx_hash)
+
+        try:
+            tx_hash = await self._resolve(resolution, on_sent)
+        except (RequestGoneError, OutputRefusedError):
+            self._delivery.forget(held.job.job_id)
+            raise
+        await self._delivery.alone(attested.batch, _with_tx(completion, tx_hash), near_tx=tx_hash)
+        self._count(held.job, finished.error_category or "ok")
+
+    async def _report_failure(self, held: Held, near: NearRequest, error: JobError) -> None:
+        """Resolve a request that could not be run as failed, and complete it without a record."""
+        held.deliver()
+        resolution = Resolution(near.request_id, False, None, bounded_text(error.message), 0, 0)
+        tx_hash = await self._resolve(resolution, lambda _: None)
+        completion = _without_record(held.job, error)
+        await self._delivery.alone(None, _with_tx(completion, tx_hash))
+        log.info("job_failed", category=error.category, error=error.message, transaction=tx_hash)
+        self._count(held.job, error.category)
+
+    async def _resolve(self, resolution: Resolution, on_sent: _OnSent) -> str:
+        """Deliver on chain, however long the chain cannot be reached. Raises ``RequestGoneError``."""
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                submitted = await self._chain.resolve(resolution, on_sent)
+            except (SubmissionError, NearError) as error:
+                log.warning("submission_failed", error=str(error), retry_seconds=wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+                if not await self._still_waiting(resolution.request_id):
+                    raise RequestGoneError(resolution.request_id) from error
+                continue
+            log.info(
+                "resolved",
+                request_id=resolution.request_id,
+                transaction=submitted.tx_hash,
+                charged_yocto=submitted.charged_yocto,
+            )
+            return submitted.tx_hash
+
+    async def _still_waiting(self, request_id: int) -> bool:
+        try:
+            return await self._chain.is_waiting(request_id)
+        except NearError:
+            return True
+
+    # --- both ---
+
+    async def _run(self, prepared: Prepared) -> Finished:
+        """Run a guest. Raises ``JobError`` only when its code could not be had at all."""
+        try:
+            code = await self._code(prepared.code)
+            result = await self._pool.run(code, prepared.request)
+        except JobError as error:
+            if error.category == "wasm_unavailable":
+                raise
+            nothing = RunResult(b"", b"", 0, 0)
+            return preparation.fail(prepared, nothing, _now(), error.category, error.message)
+        self._metrics.run_seconds.observe(result.time_ms / 1000)
+        self._metrics.instructions.inc(result.instructions)
+        if result.category is not None:
+            log.info("guest_failed", category=result.category, error=result.message)
+        return preparation.finish(prepared, result, _now())
+
+    async def _code(self, source: WasmUrlSource) -> CompiledCode:
+        code = await self._store.stored(source.hash)
+        if code is not None:
+            return code
+        wasm = await self._wasm.fetch(source.url, source.hash)
+        return await self._store.compiled(source.hash, wasm)
+
+    async def _give_back(self, held: Held, error: JobError) -> None:
+        """Complete a job of which nothing was run: refused, gone, or impossible."""
+        level = log.error if isinstance(error, RequestRefusedError) else log.info
+        level("job_not_run", category=error.category, error=error.message)
+        held.deliver()
+        await self._delivery.alone(None, _without_record(held.job, error))
+        self._count(held.job, error.category)
+
+    def _count(self, job: Job, end: str) -> None:
+        self._metrics.jobs.labels(kind=job.kind, end=end).inc()
+
+
+def _now() -> int:
+    return int(time.time())
+
+
+def _completion(job: Job, finished: Finished, attested: Attested) -> Completion:
+    record = finished.record
+    return Completion(
+        job_id=job.job_id,
+        attempt=job.attempt,
+        success=record.success,
+        output=finished.output,
+        instructions=record.instructions,
+        time_ms=record.time_ms,
+        error=record.error,
+        error_category=finished.error_category,
+        attested=attested,
+    )
+
+
+def _without_record(job: Job, error: JobError) -> Completion:
+    return Completion(
+        job_id=job.job_id,
+        attempt=job.attempt,
+        success=False,
+        output=NEAR_FAILURE if job.near is not None else b"",
+        instructions=0,
+        time_ms=0,
+        error=bounded_text(error.message),
+        error_category=str(error.category),
+    )
+
+
+def _with_tx(completion: Completion, tx_hash: str) -> Completion:
+    return replace(completion, resolve_tx_hash=tx_hash)

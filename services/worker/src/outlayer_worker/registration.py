@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Gets the worker's key approved by the register contract, and keeps it so (outlayer.md §2)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from outlayer_attestation.errors import AttestationError
+from outlayer_attestation.record import registration_report_data
+from outlayer_near.errors import NearError
+from outlayer_near.models import RegisterResult
+from outlayer_near.rpc import NearRpc
+from outlayer_near.sender import Sender
+from outlayer_near.views import RegisterViews
+from outlayer_worker.errors import RegistrationError
+
+log = structlog.get_logger(__name__)
+
+REGISTER_GAS = 300 * 10**12
+CHECK_SECONDS = 60.0
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+
+Quote = Callable[[bytes], Awaitable[bytes]]
+
+
+def needs_renewal(verified_at: int, expires_at: int, now: float) -> bool:
+    """Whether a key has a third of its life or less before it: room for failures before it expires."""
+    return expires_at - now <= (expires_at - verified_at) / 3
+
+
+class Registration:
+    """Registers one key, paid by the init account whose key may do nothing else."""
+
+    def __init__(
+        self, rpc: NearRpc, init_sender: Sender, operator_id: str, public_key: str, quote: Quote
+    ) -> None:
+        self._rpc = rpc
+        self._sender = init_sender
+        self._operator_id = operator_id
+        self._public_key = public_key
+        self._quote = quote
+        self._views = RegisterViews(rpc, operator_id)
+        self.expires_at: int | None = None
+
+    async def is_current(self) -> bool:
+        """Whether the chain has the key approved, usable, and not about to expire."""
+        key = await self._views.get_worker_key(self._public_key)
+        if key is None or not await self._views.is_worker_key_valid(self._public_key):
+            return False
+        if not await self._rpc.has_access_key(self._operator_id, self._public_key):
+            return False
+        self.expires_at = key.expires_at
+        return not needs_renewal(key.verified_at, key.expires_at, time.time())
+
+    async def register(self) -> None:
+        """Send a quote over the key. Raises ``RegistrationError`` when the contract rejects it."""
+        quote = await self._quote(registration_report_data(self._public_key))
+        arguments = {"public_key": self._public_key, "tdx_quote_hex": quote.hex()}
+        outcome = await self._sender.call(
+            self._operator_id, "register_worker_key", arguments, gas=REGISTER_GAS
+        )
+        result = RegisterResult.model_validate(outcome.json())
+        if result.status != "approved":
+            raise RegistrationError(
+                f"the register contract rejected this worker: {result.reason}: {result.detail}",
+                hint="are the measurements of this build approved, and is the collateral current?",
+            )
+        self.expires_at = result.expires_at
+        log.info(
+            "key_registered",
+            public_key=self._public_key,
+            transaction=outcome.tx_hash,
+            measurement_set=result.measurement_set,
+            expires_at=result.expires_at,
+        )
+
+    async def ensure(self) -> None:
+        """Return once the key is approved; a rejection is asked again, as approval may come later."""
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                if await self.is_current():
+                    return
+                await self.register()
+                return
+            except (RegistrationError, NearError, AttestationError, OSError, ValueError) as error:
+                log.warning("registration_failed", error=str(error), retry_seconds=wait)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LONGEST_WAIT_SECONDS)
+
+    async def keep(self) -> None:
+        """Renew in time, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            await self.ensure()
