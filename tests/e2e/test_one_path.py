@@ -101,7 +101,7 @@ def test_a_changed_bundle_fails_in_the_right_layer(cli: Cli, tmp_path: Path, nam
     path.write_text(json.dumps(bundle))
     outcome = cli.run("--json", "verify", "bundle", str(path))
     assert outcome.code == 1, outcome.out + outcome.err
-    failed = {check["layer"] for check in outcome.json()["checks"] if check["status"] == "FAIL"}
+    failed = {check["layer"] for check in outcome.json()["checks"] if check["outcome"] == "FAIL"}
     assert layer in failed
 
 

@@ -118,7 +118,7 @@ def _verdict(reply: dict[str, Any]) -> str:
     verdict = str(reply["verdict"])
     if verdict != "PASS":
         raise StackError(f"the proof did not hold: {verdict}")
-    passed = sum(check["status"] == "PASS" for check in reply["checks"])
+    passed = sum(check["outcome"] == "PASS" for check in reply["checks"])
     return f"{verdict}, {passed} checks" + (" (SIMULATED root of trust)" if reply["simulated"] else "")
 
 

@@ -81,6 +81,11 @@ class Layout:
         return self.state / "tdx"
 
     @property
+    def measurements(self) -> Path:
+        """What is predicted for the installed worker; its simulated VM's quotes carry these values."""
+        return self.tdx / "worker.measurements.json"
+
+    @property
     def sockets(self) -> Path:
         """A folder for Unix sockets, only for its owner; elsewhere when the state's own path is too long."""
         folder = self.state / "run"

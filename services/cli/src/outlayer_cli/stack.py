@@ -40,11 +40,11 @@ from outlayer_cli.embedded import (
 )
 from outlayer_cli.errors import StackError
 from outlayer_cli.layout import Layout, Stack
+from outlayer_cli.modules import clean_environment, run_module
 from outlayer_cli.supervisor import ServiceSpec
 
 Say = Callable[[str], None]
 READY_SECONDS = 90.0
-_KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "OUTLAYER_CACHE", "XDG_CACHE_HOME")
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _launch_supervisor(place: Layout, command: list[str]) -> subprocess.Popen[by
     with place.log_file("supervisor").open("ab") as output:
         return subprocess.Popen(
             command,
-            env=_environment(),
+            env=clean_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -341,17 +341,12 @@ async def _start(plan: _Plan, spec: ServiceSpec) -> None:
     await _ask(place, supervisor.start_message(spec))
 
 
-def _environment(**extra: str) -> dict[str, str]:
-    kept = {name: os.environ[name] for name in _KEPT_ENVIRONMENT if name in os.environ}
-    return kept | {"PYTHONUNBUFFERED": "1"} | extra
-
-
 def _spec(plan: _Plan, name: str, argv: list[str], **env: str) -> ServiceSpec:
     ours = argv[0] == sys.executable
     return ServiceSpec(
         name=name,
         argv=argv,
-        env=_environment(**env),
+        env=clean_environment(**env),
         log_file=str(plan.layout.log_file(name)),
         stop_signal=signal.SIGINT if name == "postgres" else signal.SIGTERM,
         fingerprint=plan.code if ours else "",
@@ -369,9 +364,9 @@ def _base_spec(plan: _Plan, name: str) -> ServiceSpec:
         return _spec(plan, name, [*argv, "--port", str(plan.ports[name]), "--chain-id", layout.NETWORK_ID])
     argv = [sys.executable, "-m", "outlayer_attestation.platform", "serve", "--state", str(place.tdx)]
     for worker in layout.worker_names(plan.workers):
-        argv += ["--guest", f"{worker}={tdx_socket(place, worker)}:{measurements_file(place)}"]
+        argv += ["--guest", f"{worker}={tdx_socket(place, worker)}:{place.measurements}"]
     # the platform reads the measurements when it starts, so other values must start it again
-    measured = hashlib.sha256(measurements_file(place).read_bytes()).hexdigest()
+    measured = hashlib.sha256(place.measurements.read_bytes()).hexdigest()
     return _spec(plan, name, argv, OUTLAYER_MEASUREMENTS_SHA256=measured)
 
 
@@ -380,38 +375,25 @@ def tdx_socket(place: Layout, worker: str) -> Path:
     return place.sockets / f"dstack-{worker}.sock"
 
 
-def measurements_file(place: Layout) -> Path:
-    return place.tdx / "worker.measurements.json"
-
-
 def _prepare_platform(plan: _Plan) -> None:
     from outlayer_attestation.simulated import predict
 
     place = plan.layout
     place.tdx.mkdir(exist_ok=True, mode=0o700)
     run_module("outlayer_attestation.platform", "init", "--state", str(place.tdx))
-    measurements_file(place).write_text(json.dumps(predict("worker").to_json(), indent=2) + "\n")
+    place.measurements.write_text(json.dumps(predict("worker").to_json(), indent=2) + "\n")
 
 
 def _prepare_coordinator(plan: _Plan) -> None:
     """Database schema, the administrator's token and a token per worker."""
     place = plan.layout
     _secret(place, "admin.token")
-    env = _environment(DATABASE_URL=plan.database_url)
+    env = clean_environment(DATABASE_URL=plan.database_url)
     run_module("outlayer_coordinator.migrate", env=env)
     for worker in layout.worker_names(plan.workers):
         digest = hashlib.sha256(_secret(place, f"{worker}.token").encode()).hexdigest()
         words = ["add-worker-token", "--name", worker, "--hash", digest]
         run_module("outlayer_coordinator.admin", *words, env=env)
-
-
-def run_module(module: str, *words: str, env: dict[str, str] | None = None) -> str:
-    """Run one of our own command-line modules to its end. Raises ``StackError`` with what it said."""
-    command = [sys.executable, "-m", module, *words]
-    answer = subprocess.run(command, env=env or _environment(), capture_output=True, text=True, check=False)
-    if answer.returncode != 0:
-        raise StackError(f"{module} {' '.join(words[:1])} failed: {answer.stderr.strip()[-1500:]}")
-    return answer.stdout
 
 
 def _coordinator_spec(plan: _Plan) -> ServiceSpec:

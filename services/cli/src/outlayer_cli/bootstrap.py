@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""What a fresh local chain needs before the services start: accounts, contracts, approvals, keys, a policy.
+
+Each step looks at the chain first and does only what is missing, so it can be repeated at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outlayer_attestation.measurements import Measurements
+from outlayer_cli import layout
+from outlayer_cli.errors import StackError
+from outlayer_cli.layout import Layout, Stack
+from outlayer_cli.modules import run_module
+from outlayer_near.credentials import Credentials, load_credentials, save_credentials
+from outlayer_near.errors import NearError
+from outlayer_near.primitives import (
+    AccessKey,
+    Action,
+    AddKey,
+    CreateAccount,
+    DeployContract,
+    FullAccess,
+    FunctionCall,
+    FunctionCallPermission,
+    KeyPair,
+    Transfer,
+    b58encode,
+)
+from outlayer_near.rpc import NearRpc
+from outlayer_near.sender import Sender
+
+Say = Callable[[str], None]
+NEAR = 10**24
+TGAS = 10**12
+CALL_GAS = 300 * TGAS
+COLLATERAL_RENEWAL_SECONDS = 15 * 24 * 3600
+GENESIS_ACCOUNT = "test"
+
+
+@dataclass(frozen=True)
+class _Account:
+    account_id: str
+    parent: str
+    balance: int
+
+
+ACCOUNTS = (
+    _Account(layout.MAIN_CONTRACT, GENESIS_ACCOUNT, 2_000 * NEAR),
+    _Account(layout.OPERATOR, layout.MAIN_CONTRACT, 500 * NEAR),
+    _Account(layout.INIT_ACCOUNT, layout.MAIN_CONTRACT, 200 * NEAR),
+    _Account(layout.DEVELOPER, GENESIS_ACCOUNT, 500 * NEAR),
+    _Account(layout.CALLER, GENESIS_ACCOUNT, 200 * NEAR),
+)
+
+
+@dataclass(frozen=True)
+class _Contract:
+    account_id: str
+    artifact: str
+    init_args: dict[str, Any]
+
+
+class _Chain:
+    """The chain with the credentials of the stack's own accounts."""
+
+    def __init__(self, rpc: NearRpc, place: Layout) -> None:
+        self.rpc = rpc
+        self.place = place
+        self._senders: dict[str, Sender] = {}
+
+    def credentials(self, account_id: str) -> Credentials:
+        """The account's key; one is made, and kept in a file, before the chain ever hears of it."""
+        if account_id == GENESIS_ACCOUNT:
+            return load_credentials(self.place.state / "localnet" / "genesis_key.json")
+        path = self.place.credential(f"{account_id}.json")
+        if not path.exists():
+            save_credentials(path, Credentials(account_id, KeyPair.generate()))
+        return load_credentials(path)
+
+    def sender(self, account_id: str) -> Sender:
+        if account_id not in self._senders:
+            held = self.credentials(account_id)
+            self._senders[account_id] = Sender(self.rpc, account_id, held.key_pair)
+        return self._senders[account_id]
+
+    async def act(self, signer: str, receiver: str, *actions: Action) -> Any:
+        return await self.sender(signer).send(receiver, actions)
+
+    async def call(
+        self, signer: str, contract: str, method: str, args: dict[str, Any], deposit: int = 0
+    ) -> Any:
+        data = json.dumps(args, separators=(",", ":")).encode()
+        return await self.act(signer, contract, FunctionCall(method, data, CALL_GAS, deposit))
+
+    async def view(self, contract: str, method: str, args: dict[str, Any] | None = None) -> Any:
+        return await self.rpc.view(contract, method, args or {})
+
+
+async def prepare_chain(place: Layout, stack: Stack, say: Say) -> None:
+    """Bring the chain to where the services can start. Raises ``StackError`` with the step that failed."""
+    async with NearRpc(stack.rpc_url) as rpc:
+        chain = _Chain(rpc, place)
+        try:
+            await _ensure_accounts(chain, say)
+            for contract in _contracts(place):
+                await _ensure_contract(chain, contract, say)
+            await _ensure_collateral(chain, place, say)
+            await _ensure_measurements(chain, place, say)
+            for worker in layout.worker_names(stack.workers):
+                await _ensure_init_key(chain, place, worker)
+            await _write_policy(chain, place)
+        except NearError as error:
+            raise StackError(f"the local chain could not be prepared: {error}", hint=error.hint) from error
+
+
+async def _ensure_accounts(chain: _Chain, say: Say) -> None:
+    made = []
+    for account in ACCOUNTS:
+        if await chain.rpc.account_exists(account.account_id):
+            continue
+        key = AccessKey(0, FullAccess())
+        await chain.act(
+            account.parent,
+            account.account_id,
+            CreateAccount(),
+            Transfer(account.balance),
+            AddKey(chain.credentials(account.account_id).key_pair.public_key, key),
+        )
+        made.append(account.account_id)
+    if made:
+        say("accounts made: " + ", ".join(made))
+
+
+def _contracts(place: Layout) -> tuple[_Contract, ...]:
+    register = {
+        "owner_id": layout.MAIN_CONTRACT,
+        "init_worker_account": layout.INIT_ACCOUNT,
+        "outlayer_contract_id": layout.MAIN_CONTRACT,
+        "root_ca_der_hex": (place.tdx / "root_ca.der").read_bytes().hex(),
+        "key_ttl_seconds": None,
+    }
+    main = {"owner_id": layout.MAIN_CONTRACT, "operator_id": layout.OPERATOR}
+    return (
+        _Contract(layout.MAIN_CONTRACT, "outlayer.wasm", main),
+        _Contract(layout.OPERATOR, "register.wasm", register),
+        _Contract(layout.CALLER, "caller.wasm", {"outlayer_contract_id": layout.MAIN_CONTRACT}),
+    )
+
+
+async def _ensure_contract(chain: _Chain, contract: _Contract, say: Say) -> None:
+    code = (layout.repository_root() / "contracts" / "artifacts" / contract.artifact).read_bytes()
+    wanted = b58encode(hashlib.sha256(code).digest())
+    present = await chain.rpc.code_hash(contract.account_id)
+    if present == wanted:
+        return
+    actions: list[Action] = [DeployContract(code)]
+    if present is None:
+        args = json.dumps(contract.init_args).encode()
+        actions.append(FunctionCall("new", args, CALL_GAS))
+    await chain.act(contract.account_id, contract.account_id, *actions)
+    say(f"{contract.artifact} {'deployed' if present is None else 'updated'} at {contract.account_id}")
+
+
+async def _ensure_collateral(chain: _Chain, place: Layout, say: Say) -> None:
+    """Give the register contract collateral of the simulated platform; renew it half-way through its life."""
+    stored = await chain.view(layout.OPERATOR, "get_collateral_info")
+    if any(float(item["next_update"]) - time.time() > COLLATERAL_RENEWAL_SECONDS for item in stored):
+        return
+    path = place.tdx / "collateral.json"
+    run_module("outlayer_attestation.platform", "collateral", "--state", str(place.tdx), "--out", str(path))
+    args = {"collateral": path.read_text()}
+    await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "update_collateral", args)
+    say("collateral of the simulated platform stored on chain")
+
+
+async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
+    """Approve what is predicted for the installed code, and nothing else: other sets expire now."""
+    wanted = Measurements.from_file(place.measurements).to_json()
+    now = int(time.time())
+    active = False
+    for entry in await chain.view(layout.OPERATOR, "get_measurement_sets"):
+        expired = entry["not_after"] is not None and entry["not_after"] <= now
+        if entry["measurements"] == wanted and not expired:
+            active = True
+        elif not expired:
+            args = {"id": entry["id"], "not_after": now}
+            await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "expire_measurement_set", args)
+            say(f"measurement set {entry['id']} of other code has expired")
+    if not active:
+        name = f"worker-simulated-{wanted['rtmr1'][:12]}"
+        args = {"measurements": wanted, "name": name, "not_before": None, "not_after": None}
+        await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "add_measurement_set", args)
+        say(f"measurements predicted for the installed worker are approved on chain ({name})")
+
+
+async def _ensure_init_key(chain: _Chain, place: Layout, worker: str) -> None:
+    """A key of the registering account that can do one thing: ask the register contract for a worker's key."""
+    path = place.credential(f"{worker}.init.json")
+    if not path.exists():
+        save_credentials(path, Credentials(layout.INIT_ACCOUNT, KeyPair.generate()))
+    public_key = load_credentials(path).key_pair.public_key
+    if await chain.rpc.has_access_key(layout.INIT_ACCOUNT, str(public_key)):
+        return
+    permission = FunctionCallPermission(layout.OPERATOR, ("register_worker_key",), 20 * NEAR)
+    await chain.act(layout.INIT_ACCOUNT, layout.INIT_ACCOUNT, AddKey(public_key, AccessKey(0, permission)))
+
+
+async def _write_policy(chain: _Chain, place: Layout) -> None:
+    """The policy that ``verify`` judges approval by when it has no network, signed by this stack's maintainer."""
+    from outlayer_cli.local_policy import write_local_policy
+
+    entries = await chain.view(layout.OPERATOR, "get_measurement_sets")
+    sets = [(entry["name"], Measurements.from_json(entry["measurements"])) for entry in entries]
+    first = min(int(entry["added_at"]) for entry in entries)
+    write_local_policy(place, sets, fmspc=_fmspc(place.tdx / "collateral.json"), not_before=first)
+
+
+def _fmspc(collateral: Path) -> str:
+    tcb_info = json.loads(json.loads(collateral.read_text())["tcb_info"])
+    value: str = tcb_info["fmspc"]
+    return value.lower()

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""What the commands do on chain: deploy projects, request executions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from outlayer_cli.api import Api
+from outlayer_cli.errors import CliError, UsageError
+from outlayer_cli.session import Session
+from outlayer_near.credentials import load_credentials
+from outlayer_near.events import parse_event
+from outlayer_near.models import Project, wasm_url_source
+from outlayer_near.nep413 import sign_message
+from outlayer_near.rpc import NearRpc
+from outlayer_near.sender import Sender, TxOutcome
+from outlayer_near.views import OutlayerViews
+
+TGAS = 10**12
+CALL_GAS = 300 * TGAS
+# the contract's storage prices: outlayer.md §1.5; what is attached above the cost comes back
+STORAGE_DEPOSIT = 10**23
+MAX_WASM_BYTES = 64 * 1024 * 1024
+_WASM_MAGIC = b"\0asm"
+
+
+def read_wasm(path: Path) -> bytes:
+    """The code to deploy. Raises ``UsageError`` for what cannot be a WASM module or component."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    if path.stat().st_size > MAX_WASM_BYTES:
+        raise UsageError(f"{path} has {path.stat().st_size} bytes; the limit is {MAX_WASM_BYTES}")
+    code = path.read_bytes()
+    if not code.startswith(_WASM_MAGIC):
+        raise UsageError(
+            f"{path} is not a WASM module or component", hint="build for wasm32-wasip1 or -wasip2"
+        )
+    return code
+
+
+async def deploy_project(
+    session: Session, name: str, wasm: Path, account: str, *, activate: bool
+) -> dict[str, Any]:
+    """Upload code and make a project of it, or a new version of the project that is there."""
+    stack = session.stack
+    code = read_wasm(wasm)
+    credentials = load_credentials(session.account_file(account))
+    sha256 = hashlib.sha256(code).hexdigest()
+    signed = sign_message(
+        account, credentials.key_pair, f"upload {sha256}", _recipient(stack.coordinator_url)
+    )
+    headers = {
+        "X-Near-Account": signed.account_id,
+        "X-Near-Public-Key": signed.public_key,
+        "X-Near-Nonce": signed.nonce,
+        "X-Near-Signature": signed.signature,
+        "Content-Type": "application/wasm",
+    }
+    with Api(stack.coordinator_url) as api:
+        api.expect(api.request("PUT", f"/wasm/{sha256}", headers=headers, content=code))
+    source = wasm_url_source(f"{stack.coordinator_url}/wasm/{sha256}", sha256)
+    project_id = f"{account}/{name}"
+    async with NearRpc(stack.rpc_url) as rpc:
+        views = OutlayerViews(rpc, stack.contract_id)
+        sender = Sender(rpc, account, credentials.key_pair)
+        project = await views.get_project(project_id)
+        outcome = await _set_code(
+            sender, views, stack.contract_id, project, name, source.to_json(), sha256, activate
+        )
+    return {
+        "project_id": project_id,
+        "version_key": sha256,
+        "wasm_sha256": sha256,
+        "bytes": len(code),
+        "tx_hash": outcome.tx_hash if outcome else None,
+    }
+
+
+async def _set_code(
+    sender: Sender,
+    views: OutlayerViews,
+    contract_id: str,
+    project: Project | None,
+    name: str,
+    source: dict[str, Any],
+    version_key: str,
+    activate: bool,
+) -> TxOutcome | None:
+    """The one transaction that is needed; None when the chain has this code as it is asked for."""
+
+    async def call(method: str, deposit: int, **args: Any) -> TxOutcome:
+        return await sender.call(contract_id, method, args, gas=CALL_GAS, deposit=deposit)
+
+    if project is None:
+        return await call("create_project", STORAGE_DEPOSIT, name=name, source=source)
+    if await views.get_version(project.project_id, version_key) is None:
+        return await call(
+            "add_version", STORAGE_DEPOSIT, project_name=name, source=source, set_active=activate
+        )
+    if activate and project.active_version != version_key:
+        return await call("set_active_version", 0, project_name=name, version_key=version_key)
+    return None
+
+
+def _recipient(url: str) -> str:
+    """Whom an upload is signed for: host and port of the API."""
+    return url.split("://", 1)[-1].rstrip("/")
+
+
+async def list_projects(session: Session, account: str) -> list[dict[str, Any]]:
+    async with NearRpc(session.stack.rpc_url) as rpc:
+        projects = await OutlayerViews(rpc, session.stack.contract_id).list_user_projects(account)
+    return [project.model_dump() for project in projects]
+
+
+async def show_project(session: Session, project_id: str) -> dict[str, Any]:
+    async with NearRpc(session.stack.rpc_url) as rpc:
+        views = OutlayerViews(rpc, session.stack.contract_id)
+        project = await views.get_project(project_id)
+        if project is None:
+            raise CliError(f"there is no project {project_id}", hint="see: outlayer project list ACCOUNT")
+        versions = await views.list_versions(project_id, limit=100)
+    rows = [
+        {
+            "version_key": item.wasm_hash,
+            "active": item.is_active,
+            "source": item.source.to_json(),
+            "added_at": item.added_at,
+        }
+        for item in versions
+    ]
+    return {**project.model_dump(), "versions": rows}
+
+
+async def request_execution(
+    session: Session, project: str, text: str, account: str, via: str | None, limits: dict[str, int]
+) -> dict[str, Any]:
+    """Request an execution, directly or through a caller contract, and wait for its value."""
+    stack = session.stack
+    credentials = load_credentials(session.account_file(account))
+    async with NearRpc(stack.rpc_url) as rpc:
+        views = OutlayerViews(rpc, stack.contract_id)
+        if await views.get_project(project) is None:
+            raise CliError(f"there is no project {project}", hint="see: outlayer project list ACCOUNT")
+        deposit = await views.estimate_execution_cost(limits)
+        sender = Sender(rpc, account, credentials.key_pair)
+        receiver, method = (via, "ask") if via else (stack.contract_id, "request_execution")
+        if via:
+            args: dict[str, Any] = {"project_id": project, "input_data": text, "response_format": "Json"}
+        else:
+            source = {"Project": {"project_id": project, "version_key": None}}
+            args = {"source": source, "input_data": text, "response_format": "Json"}
+        args["resource_limits"] = limits
+        outcome = await sender.call(receiver, method, args, gas=CALL_GAS, deposit=deposit, timeout=240)
+    value = outcome.json()
+    return {
+        "tx_hash": outcome.tx_hash,
+        "request_id": requested_id(outcome),
+        "value": value,
+        "success": value is not None,
+        "gas_burnt": outcome.gas_burnt,
+        "error": _failure_of(outcome),
+    }
+
+
+def _events(outcome: TxOutcome, name: str) -> list[dict[str, Any]]:
+    found = [event for line in outcome.logs if (event := parse_event(line)) and event["event"] == name]
+    return [event["data"][0] for event in found]
+
+
+def requested_id(outcome: TxOutcome) -> int | None:
+    """The request's id, from the event that the transaction logged."""
+    for data in _events(outcome, "execution_requested"):
+        request_id: int = json.loads(data["request_data"])["request_id"]
+        return request_id
+    return None
+
+
+def _failure_of(outcome: TxOutcome) -> str | None:
+    for data in _events(outcome, "execution_completed"):
+        if not data["success"]:
+            return str(data.get("error_message"))
+    return None
