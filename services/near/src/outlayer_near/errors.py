@@ -46,11 +46,15 @@ class TransactionFailedError(NearError):
 
 
 class TransactionRefusedError(NearError):
-    """A transaction was not taken into a block; ``kind`` is the ``InvalidTxError`` variant."""
+    """A transaction was not taken into a block; ``kind`` is the ``InvalidTxError`` variant.
 
-    def __init__(self, message: str, *, kind: str = "", hint: str = "") -> None:
+    ``chain_nonce`` is the nonce that the chain holds for the key, told with ``InvalidNonce`` only.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", chain_nonce: int = 0, hint: str = "") -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+        self.chain_nonce = chain_nonce
 
 
 class CredentialsError(NearError):

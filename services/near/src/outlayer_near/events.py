@@ -2,14 +2,17 @@
 """Events of a contract, block by block, without gaps (R48).
 
 Two sources give the same events: a neardata-style block feed, which holds logs, and plain RPC, where the
-transactions of each chunk are asked for their receipts.
+transactions of each chunk are asked for their receipts. Only final blocks count.
+
+The position belongs to the caller: start a ``BlockStream`` at the stored height, write what a block brought
+and ``height + 1`` in one transaction, then ask for the next block.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -25,9 +28,9 @@ from outlayer_near.rpc import NearRpc
 EVENT_PREFIX = "EVENT_JSON:"
 STANDARD = "near-outlayer"
 REQUESTED = "execution_requested"
-_EVENT_LINE = re.compile(r"EVENT_JSON:(\{.*\})\s*$", re.DOTALL)
 _NOT_YET_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 5.0
+_MISSING_AFTER_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,22 @@ class ReceiptLogs:
 
 @dataclass(frozen=True)
 class Block:
-    """A block as far as events go. ``timestamp`` in nanoseconds; ``receipts`` is empty for a skipped height."""
+    """A block as far as events go, or a height without a block (empty ``hash``). ``timestamp`` in nanoseconds."""
 
     height: int
     hash: str
     timestamp: int
     receipts: tuple[ReceiptLogs, ...]
+    prev_height: int | None = None
+
+    @property
+    def skipped(self) -> bool:
+        return not self.hash
+
+    @classmethod
+    def none_at(cls, height: int) -> Self:
+        """A height that the chain skipped."""
+        return cls(height, "", 0, ())
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class BlockSource(Protocol):
     """Where blocks come from."""
 
     async def block(self, height: int) -> Block | None:
-        """The block; None when it is not there yet. A skipped height is a block without receipts."""
+        """The final block; None when it is not there yet. A skipped height is told by ``Block.none_at``."""
         ...
 
     async def head(self) -> int:
@@ -115,7 +128,12 @@ class FeedSource:
         answer = await self._get(f"/v0/block/{height}")
         if answer is _MISSING:
             return None
-        return Block(height, "", 0, ()) if answer is None else block_from_feed(answer)
+        if answer is None:
+            return Block.none_at(height)
+        block = block_from_feed(answer)
+        if block.height != height:
+            raise EventError(f"the block feed answered with block {block.height} instead of {height}")
+        return block
 
     async def head(self) -> int:
         return await self._height("/v0/last_block/final")
@@ -136,7 +154,7 @@ class FeedSource:
     async def _get(self, path: str) -> Any:
         try:
             answer = await self._client.get(path)
-        except httpx.TransportError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RpcUnavailableError(f"the block feed does not answer ({type(error).__name__})") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
             return _MISSING
@@ -151,34 +169,53 @@ class FeedSource:
 _MISSING = object()
 
 
+@dataclass(frozen=True)
+class _Finished:
+    """Receipts by block hash of a transaction that was at its end when ``head`` was the newest final block."""
+
+    by_block: dict[str, list[ReceiptLogs]]
+    head: int
+
+
 class RpcSource:
     """Blocks by plain RPC.
 
-    A node tells logs only by transaction, and a receipt can run some blocks after its transaction began; so
-    the transactions of the last ``WINDOW`` blocks are asked for the receipts that ran in the wanted one.
+    A node tells logs only by transaction, and a receipt can run long after its transaction began (a yield lives
+    200 blocks). So the transactions of the last ``look_back`` blocks, and older ones that were seen and have not
+    come to their end, are asked for the receipts that ran in the wanted block. For test networks and as a second
+    door; a busy network needs a feed. Receipts come in the order of their transactions.
     """
 
-    WINDOW = 24
-
-    def __init__(self, rpc: NearRpc) -> None:
+    def __init__(self, rpc: NearRpc, *, look_back: int = 256) -> None:
         self._rpc = rpc
+        self._look_back = look_back
+        self._final = -1
         self._transactions: dict[int, list[tuple[str, str]]] = {}
-        self._finished: dict[str, dict[str, list[ReceiptLogs]]] = {}
+        self._older: dict[str, str] = {}
+        self._finished: dict[str, _Finished] = {}
+        self._slots = asyncio.Semaphore(8)
 
     async def block(self, height: int) -> Block | None:
+        if not await self._is_final(height):
+            return None
         try:
-            block = await self._rpc.block(height)
-        except RpcError as error:
-            if error.name != "UNKNOWN_BLOCK":
-                raise
-            return None if height > await self._rpc.head_height() else Block(height, "", 0, ())
-        header = block["header"]
-        await self._load_window(height)
-        receipts: list[ReceiptLogs] = []
-        for tx_hash, signer_id in [item for items in self._transactions.values() for item in items]:
-            by_block = self._finished.get(tx_hash) or await self._receipts(tx_hash, signer_id)
-            receipts += by_block.get(header["hash"], [])
-        return Block(int(header["height"]), header["hash"], int(header["timestamp"]), tuple(receipts))
+            header = await self._header(height)
+            if header is None:
+                return Block.none_at(height)
+            await self._load(height)
+            found = await asyncio.gather(*(self._receipts(*item) for item in self._candidates(height)))
+            receipts = [receipt for by_block in found for receipt in by_block.get(header["hash"], ())]
+            return Block(
+                height,
+                str(header["hash"]),
+                int(header["timestamp"]),
+                tuple(receipts),
+                header.get("prev_height"),
+            )
+        except (TypeError, KeyError, ValueError, AttributeError) as error:
+            raise EventError(
+                f"the node's answer about block {height} has an unknown form ({error!r})"
+            ) from error
 
     async def head(self) -> int:
         return await self._rpc.head_height()
@@ -190,37 +227,82 @@ class RpcSource:
     async def close(self) -> None:
         await self._rpc.close()
 
-    async def _load_window(self, height: int) -> None:
-        wanted = range(max(0, height - self.WINDOW), height + 1)
-        for old in [known for known in self._transactions if known not in wanted]:
-            for tx_hash, _ in self._transactions.pop(old):
-                self._finished.pop(tx_hash, None)
-        for missing in [number for number in wanted if number not in self._transactions]:
-            self._transactions[missing] = await self._transactions_of(missing)
+    async def _is_final(self, height: int) -> bool:
+        if height > self._final:
+            self._final = await self._rpc.head_height()
+        return height <= self._final
 
-    async def _transactions_of(self, height: int) -> list[tuple[str, str]]:
+    async def _header(self, height: int) -> dict[str, Any] | None:
+        """The header; None when the next block names an older one as its parent, which proves the skip."""
+        for following in range(height, self._final + 1):
+            try:
+                header: dict[str, Any] = (await self._rpc.block(following))["header"]
+            except RpcError as error:
+                if error.name != "UNKNOWN_BLOCK":
+                    raise
+                continue
+            if following == height:
+                return header
+            if int(header["prev_height"]) < height:
+                return None
+            break
+        raise RpcUnavailableError(f"the node knows block {self._final} but not block {height}")
+
+    async def _load(self, height: int) -> None:
+        """Know the transactions of ``height`` and the blocks before it."""
+        wanted = range(max(0, height - self._look_back), height + 1)
+        for old in [known for known in self._transactions if known not in wanted]:
+            forgotten = self._transactions.pop(old)
+            if old < height:
+                self._older.update(forgotten)
+        done = [item for item in self._older if item in self._finished and self._finished[item].head < height]
+        for tx_hash in done:
+            del self._older[tx_hash], self._finished[tx_hash]
+        missing = [number for number in wanted if number not in self._transactions]
+        loaded = await asyncio.gather(
+            *(self._transactions_of(number, wanted=number == height) for number in missing)
+        )
+        self._transactions.update(zip(missing, loaded, strict=True))
+
+    def _candidates(self, height: int) -> list[tuple[str, str]]:
+        """Transactions that may have a receipt in the block, oldest first."""
+        found = dict(self._older)
+        for number in sorted(self._transactions):
+            if number <= height:
+                found.update(self._transactions[number])
+        return list(found.items())
+
+    async def _transactions_of(self, height: int, *, wanted: bool) -> list[tuple[str, str]]:
         try:
-            block = await self._rpc.block(height)
+            async with self._slots:
+                block = await self._rpc.block(height)
+                chunks = [
+                    await self._rpc.chunk(item["chunk_hash"])
+                    for item in block["chunks"]
+                    if int(item["height_included"]) == height
+                ]
         except RpcError as error:
-            if error.name == "UNKNOWN_BLOCK":
+            # before the wanted block there may be skipped heights, and blocks that the node no longer has
+            if not wanted and error.name in ("UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK"):
                 return []
             raise
-        found = []
-        for item in block["chunks"]:
-            if int(item["height_included"]) == height:
-                chunk = await self._rpc.chunk(item["chunk_hash"])
-                found += [(entry["hash"], entry["signer_id"]) for entry in chunk["transactions"]]
-        return found
+        return [(item["hash"], item["signer_id"]) for chunk in chunks for item in chunk["transactions"]]
 
     async def _receipts(self, tx_hash: str, signer_id: str) -> dict[str, list[ReceiptLogs]]:
-        """Receipts of a transaction by block hash; remembered once the transaction has run to its end."""
-        status = await self._rpc.transaction(tx_hash, signer_id, receipts=True)
+        """Receipts of a transaction by block hash; remembered once everything it began is final."""
+        known = self._finished.get(tx_hash)
+        if known is not None:
+            return known.by_block
+        async with self._slots:
+            status = await self._rpc.transaction(tx_hash, signer_id, receipts=True)
+        if "receipts_outcome" not in status:
+            raise RpcUnavailableError(f"the node does not tell the receipts of transaction {tx_hash} yet")
         blocks = {item["id"]: item["block_hash"] for item in status["receipts_outcome"]}
         by_block: dict[str, list[ReceiptLogs]] = {}
         for receipt in receipts_of_transaction(status):
             by_block.setdefault(blocks[receipt.receipt_id], []).append(receipt)
-        if isinstance(status["status"], dict) and {"SuccessValue", "Failure"} & status["status"].keys():
-            self._finished[tx_hash] = by_block
+        if status.get("final_execution_status") == "FINAL":
+            self._finished[tx_hash] = _Finished(by_block, await self._rpc.head_height())
         return by_block
 
 
@@ -252,7 +334,14 @@ def block_from_feed(answer: Any) -> Block:
                 if action is not None:
                     outcome = item["execution_outcome"]["outcome"]
                     receipts.append(_receipt_logs(receipt, action, outcome, item.get("tx_hash") or ""))
-        return Block(int(header["height"]), str(header["hash"]), int(header["timestamp"]), tuple(receipts))
+        previous = header.get("prev_height")
+        return Block(
+            int(header["height"]),
+            str(header["hash"]),
+            int(header["timestamp"]),
+            tuple(receipts),
+            None if previous is None else int(previous),
+        )
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise EventError(f"a block of the feed has an unknown form ({error!r})") from error
 
@@ -272,11 +361,10 @@ def _receipt_logs(receipt: Any, action: Any, outcome: Any, tx_hash: str) -> Rece
 
 def parse_event(line: str) -> dict[str, Any] | None:
     """The JSON object of a NEP-297 log line; None for any other line."""
-    match = _EVENT_LINE.match(line)
-    if match is None:
+    if not line.startswith(EVENT_PREFIX):
         return None
     try:
-        value = json.loads(match[1])
+        value = json.loads(line.removeprefix(EVENT_PREFIX))
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict) or not all(
@@ -287,12 +375,16 @@ def parse_event(line: str) -> dict[str, Any] | None:
 
 
 def version_at_least(version: str, lowest: str) -> bool:
-    """Compare dotted numbers; a version that is not numeric never counts."""
-    try:
-        found, wanted = ([int(part) for part in text.split(".")] for text in (version, lowest))
-    except ValueError:
+    """Compare dotted numbers, absent ones as 0; a version that is not numeric never counts."""
+    found, wanted = version.split("."), lowest.split(".")
+    if not all(part.isascii() and part.isdecimal() and len(part) < 10 for part in found):
         return False
-    return found >= wanted
+    size = max(len(found), len(wanted))
+    return _padded(found, size) >= _padded(wanted, size)
+
+
+def _padded(parts: list[str], size: int) -> list[int]:
+    return [int(part) for part in parts] + [0] * (size - len(parts))
 
 
 def events_of_block(
@@ -354,12 +446,21 @@ def requests_of_block(block: Block, contract_id: str) -> Iterator[RequestEvent]:
 
 
 async def find_execution_request(
-    source: BlockSource, contract_id: str, block_height: int, request_id: int
+    source: BlockSource, contract_id: str, block_height: int, request_id: int, *, timeout: float = 10.0
 ) -> RequestEvent | None:
-    """The request's event in a block, read by the caller's own connection; None when it is not there."""
-    block = await source.block(block_height)
-    if block is None:
-        return None
+    """The request's event in a block, read by the caller's own connection; None when the block does not hold it.
+
+    A block that is not there yet is waited for. Raises ``RpcUnavailableError`` when it does not come within
+    ``timeout`` seconds: that is no proof that the request was made up.
+    """
+    deadline = time.monotonic() + timeout
+    while (block := await source.block(block_height)) is None:
+        if time.monotonic() > deadline:
+            raise RpcUnavailableError(
+                f"block {block_height} did not come within {timeout:.0f} s",
+                hint="see that the RPC endpoint or block feed is of this network and in step with it",
+            )
+        await asyncio.sleep(_NOT_YET_SECONDS)
     for found in requests_of_block(block, contract_id):
         if found.request.request_id == request_id:
             return found
@@ -367,10 +468,16 @@ async def find_execution_request(
 
 
 class BlockStream:
-    """Blocks in order from a height on. Never skips one because of an error: it waits and asks again (R48)."""
+    """Blocks in order from a height on. Never skips one because of an error: it waits and asks again (R48).
+
+    A source's word that a height was skipped is believed only when the next block names as its parent the last
+    one that was delivered. ``next_height`` is where a new stream would have to start; ``last_error`` says why
+    nothing comes, None while all is well.
+    """
 
     def __init__(self, source: BlockSource, start: int) -> None:
         self._source = source
+        self._asked = start
         self.next_height = start
         self.last_error: str | None = None
 
@@ -383,16 +490,25 @@ class BlockStream:
         await self._source.close()
 
     async def next(self) -> Block:
-        """The next block; the caller stores its height together with what it made of it, then asks again."""
-        wait = _NOT_YET_SECONDS
+        """The next block; the caller stores ``height + 1`` together with what it made of it, then asks again."""
+        wait, asked_head = _NOT_YET_SECONDS, time.monotonic()
+        missing: str | None = None
         while True:
             try:
-                block = await self._source.block(self.next_height)
-                self.last_error = None
+                block = await self._source.block(self._asked)
+                if block is not None and block.skipped:
+                    self._asked += 1
+                    continue
                 if block is not None:
-                    self.next_height = block.height + 1
+                    self._check_link(block)
+                    self.last_error = None
+                    self._asked = self.next_height = block.height + 1
                     return block
                 wait = _NOT_YET_SECONDS
+                if time.monotonic() - asked_head > _MISSING_AFTER_SECONDS:
+                    asked_head = time.monotonic()
+                    missing = await self._why_missing()
+                self.last_error = missing
             except (RpcUnavailableError, RpcError, EventError) as error:
                 self.last_error = str(error)
                 wait = min(wait * 2, _LONGEST_WAIT_SECONDS)
@@ -401,3 +517,15 @@ class BlockStream:
     async def __aiter__(self) -> AsyncIterator[Block]:
         while True:
             yield await self.next()
+
+    def _check_link(self, block: Block) -> None:
+        previous = block.prev_height
+        if previous is not None and previous >= self.next_height:
+            self._asked = self.next_height
+            raise EventError(f"the source skipped block {previous}, which block {block.height} builds on")
+
+    async def _why_missing(self) -> str | None:
+        head = await self._source.head()
+        if head <= self._asked:
+            return None
+        return f"block {self._asked} is not given although the newest one is {head}"

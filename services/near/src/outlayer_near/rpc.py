@@ -20,6 +20,14 @@ NO_CODE = "1" * 32
 _RETRIES = 3
 _FIRST_WAIT_SECONDS = 0.1
 _TIMEOUT_SECONDS = 30.0
+_PASSING_TROUBLE = ("INTERNAL_ERROR", "NO_SYNCED_BLOCKS", "NOT_SYNCED_YET")
+_HINTS = {
+    "UNKNOWN_ACCOUNT": "see that the account id is right and that this is its network",
+    "NO_CONTRACT_CODE": "see that the contract's account id is right and that this is its network",
+    "UNKNOWN_BLOCK": "the block is newer than the node, was skipped, or never was",
+    "GARBAGE_COLLECTED_BLOCK": "ask an archival node",
+    "METHOD_NOT_FOUND": "see that the URL is that of a NEAR node",
+}
 
 
 def block_reference(block: int | str | None) -> dict[str, Any]:
@@ -28,10 +36,15 @@ def block_reference(block: int | str | None) -> dict[str, Any]:
 
 
 class NearRpc:
-    """One node. Use as an async context manager, or call ``close``. Reads are retried, sending is not."""
+    """A node, or several of one network (URLs joined by commas), of which the next is asked when one is silent.
+
+    Use as an async context manager, or call ``close``. Reads are retried, sending is not.
+    """
 
     def __init__(self, url: str, *, timeout: float = _TIMEOUT_SECONDS) -> None:
-        self.url = url
+        self._urls = [part.strip() for part in url.split(",") if part.strip()]
+        if not self._urls:
+            raise RpcUnavailableError("no NEAR node is named", hint="give the URL of a JSON-RPC endpoint")
         self._client = httpx.AsyncClient(timeout=timeout, trust_env=False)
 
     async def __aenter__(self) -> Self:
@@ -42,6 +55,11 @@ class NearRpc:
     ) -> None:
         await self.close()
 
+    @property
+    def url(self) -> str:
+        """The node that is asked now."""
+        return self._urls[0]
+
     async def close(self) -> None:
         await self._client.aclose()
 
@@ -49,19 +67,25 @@ class NearRpc:
         """The ``result`` of one call. Raises ``RpcError`` for a refusal, ``RpcUnavailableError`` for silence."""
         attempts = _RETRIES if retry else 1
         for attempt in range(1, attempts + 1):
+            url = self.url
             try:
-                return _result_of(method, await self._post(method, params))
+                return _result_of(method, await self._post(url, method, params))
             except RpcUnavailableError:
+                if url == self.url:  # nobody else has turned to the next one meanwhile
+                    self._urls.append(self._urls.pop(0))
                 if attempt == attempts:
                     raise
-                await asyncio.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
+            except RpcError as error:
+                if attempt == attempts or error.name not in _PASSING_TROUBLE:
+                    raise
+            await asyncio.sleep(_FIRST_WAIT_SECONDS * 4 ** (attempt - 1))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    async def _post(self, method: str, params: Any) -> Any:
+    async def _post(self, url: str, method: str, params: Any) -> Any:
         message = {"jsonrpc": "2.0", "id": "outlayer", "method": method, "params": params}
         try:
-            answer = await self._client.post(self.url, json=message)
-        except httpx.TransportError as error:
+            answer = await self._client.post(url, json=message)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RpcUnavailableError(
                 f"the NEAR node does not answer ({type(error).__name__})", hint="see that its URL is right"
             ) from error
@@ -127,12 +151,20 @@ class NearRpc:
     ) -> bytes:
         """What a view method returns, as bytes. Raises ``ViewError`` with the virtual machine's words."""
         encoded = base64.b64encode(args).decode()
-        answer = await self.query(
-            "call_function", block, account_id=contract, method_name=method, args_base64=encoded
-        )
+        try:
+            answer = await self.query(
+                "call_function", block, account_id=contract, method_name=method, args_base64=encoded
+            )
+        except RpcError as error:
+            if error.name == "CONTRACT_EXECUTION_ERROR":
+                raise ViewError(f"{contract}.{method} failed: {error}") from error
+            raise
         if "error" in answer:
             raise ViewError(f"{contract}.{method} failed: {answer['error']}")
-        return bytes(answer["result"])
+        try:
+            return bytes(answer["result"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RpcUnavailableError(f"the node's answer to {contract}.{method} holds no bytes") from error
 
     async def view(
         self,
@@ -171,6 +203,14 @@ class NearRpc:
         encoded = base64.b64encode(signed).decode()
         return str(await self.request("broadcast_tx_async", [encoded], retry=False))
 
+    async def send_transaction(self, signed: bytes, wait_until: str = "INCLUDED") -> dict[str, Any]:
+        """Hand a signed transaction over and have it judged: unlike ``send_transaction_async``, every node
+        answers ``INVALID_TRANSACTION`` here when it cannot enter a block. Sending the same bytes again is safe.
+        """
+        params = {"signed_tx_base64": base64.b64encode(signed).decode(), "wait_until": wait_until}
+        found: dict[str, Any] = await self.request("send_tx", params, retry=False)
+        return found
+
     async def transaction(
         self, tx_hash: str, sender_id: str, *, wait_until: str = "NONE", receipts: bool = False
     ) -> dict[str, Any]:
@@ -192,7 +232,12 @@ def _result_of(method: str, answer: Any) -> Any:
     cause = error.get("cause")
     name = str(cause.get("name", "")) if isinstance(cause, dict) else str(error.get("name", ""))
     data = error.get("data")
-    raise RpcError(f"{method}: {name or 'error'}: {_describe(data, error)}", name=name, data=data)
+    raise RpcError(
+        f"{method}: {name or 'error'}: {_describe(data, error)}",
+        name=name,
+        data=data,
+        hint=_HINTS.get(name, ""),
+    )
 
 
 def _describe(data: Any, error: dict[str, Any]) -> str:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Sending signed transactions of one key, in order and without lost nonces.
 
-py-near keeps nonces per process, can race when two tasks sign with one key, and takes a 408 of its default
-commit wait for an internal error; so the queue, the nonces and the polling are ours.
+Written by hand although py-near can send: its nonce cache is one per process and its signer queue leaks and can
+race when two tasks sign with one key; ``included`` swallows InvalidNonce; its default waits in one HTTP request
+until a yield resumes and reports the node's 408 as an internal error. The tests hold what is sent here against
+py-near, which reads and sends on the same chain.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from outlayer_near.primitives import (
     KeyPair,
     SignedTransaction,
     Transaction,
+    b58encode,
     decode_hash,
 )
 from outlayer_near.rpc import NearRpc
@@ -36,7 +39,22 @@ BLOCK_HASH_SECONDS = 20.0
 _FIRST_POLL_SECONDS = 0.005
 _LONGEST_POLL_SECONDS = 0.5
 _ATTEMPTS = 5
-_SEND_AGAIN_SECONDS = 5.0
+_FIRST_PAUSE_SECONDS = 0.05
+_SEND_AGAIN_SECONDS = 3.0
+# refusals that a new nonce or block hash cures
+_OUTDATED = ("InvalidNonce", "NonceTooLarge", "Expired", "InvalidChain")
+# answers to a status question that say nothing final
+_STILL_OPEN = ("UNKNOWN_TRANSACTION", "NOT_FINISHED", "TIMEOUT_ERROR", "INTERNAL_ERROR")
+_HINTS = {
+    "SignerDoesNotExist": "see that the account exists on this network",
+    "AccessKeyNotFound": "see that the credentials belong to this account and network",
+    "NotEnoughBalance": "the account needs more NEAR (the gas is paid in advance and mostly comes back)",
+    "NotEnoughAllowance": "the access key's allowance is used up",
+    "RequiresFullAccess": "this needs a full-access key",
+    "MethodNameMismatch": "this key may not call this method",
+    "ReceiverMismatch": "this key may not call this contract",
+    "LackBalanceForState": "the account must keep NEAR for its storage",
+}
 
 
 @dataclass(frozen=True)
@@ -58,32 +76,40 @@ class TxOutcome:
 
     @classmethod
     def from_rpc(cls, answer: dict[str, Any]) -> TxOutcome:
-        """From a ``tx`` answer. Raises ``RpcError`` when the transaction has not run to its end."""
-        status = answer["status"]
+        """From a ``tx`` answer. Raises ``RpcError`` (``NOT_FINISHED``) when it has not run to its end."""
+        status = answer.get("status")
         if not isinstance(status, dict) or not ({"SuccessValue", "Failure"} & status.keys()):
             raise RpcError("the transaction has not run to its end", name="NOT_FINISHED", data=status)
-        outcomes = [answer["transaction_outcome"], *answer["receipts_outcome"]]
-        return cls(
-            tx_hash=answer["transaction"]["hash"],
-            signer_id=answer["transaction"]["signer_id"],
-            succeeded="SuccessValue" in status,
-            value=base64.b64decode(status.get("SuccessValue") or ""),
-            failure=status.get("Failure"),
-            logs=tuple(line for item in outcomes for line in item["outcome"]["logs"]),
-            gas_burnt=sum(int(item["outcome"]["gas_burnt"]) for item in outcomes),
-            raw=answer,
-        )
+        try:
+            outcomes = [answer["transaction_outcome"], *answer["receipts_outcome"]]
+            return cls(
+                tx_hash=answer["transaction"]["hash"],
+                signer_id=answer["transaction"]["signer_id"],
+                succeeded="SuccessValue" in status,
+                value=base64.b64decode(status.get("SuccessValue") or "", validate=True),
+                failure=status.get("Failure"),
+                logs=tuple(line for item in outcomes for line in item["outcome"]["logs"]),
+                gas_burnt=sum(int(item["outcome"]["gas_burnt"]) for item in outcomes),
+                raw=answer,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise RpcUnavailableError(f"a transaction's status has an unknown form ({error!r})") from error
 
 
 class Sender:
-    """Sends with one key of one account. Safe for concurrent use within one process; one process per key."""
+    """Sends with one key of one account. Safe for concurrent use within one process; one process per key.
+
+    Transactions leave in the order of their nonces and are not waited for before the next one leaves. A nonce
+    is never used twice, not even after a refusal, so transactions on their way are never displaced; gaps do no
+    harm. Only a transaction that can no longer enter a block is signed anew.
+    """
 
     def __init__(self, rpc: NearRpc, account_id: str, key: KeyPair) -> None:
         self._rpc = rpc
         self.account_id = account_id
         self._key = key
         self._lock = asyncio.Lock()
-        self._nonce = 0
+        self._nonce: int | None = None
         self._block_hash: tuple[bytes, float] | None = None
 
     @property
@@ -106,69 +132,114 @@ class Sender:
 
     async def send(self, receiver_id: str, actions: Sequence[Action], *, timeout: float = 180.0) -> TxOutcome:
         """Send and wait for the end. Raises ``TransactionRefusedError`` or ``TransactionFailedError``."""
-        signed = await self.submit(receiver_id, actions)
-        return await self.wait(signed, timeout=timeout)
+        for _ in range(_ATTEMPTS - 1):
+            signed = await self.submit(receiver_id, actions)
+            try:
+                return await self.wait(signed, timeout=timeout)
+            except TransactionRefusedError as error:
+                if error.kind not in _OUTDATED:
+                    raise
+        return await self.wait(await self.submit(receiver_id, actions), timeout=timeout)
 
     async def submit(self, receiver_id: str, actions: Sequence[Action]) -> SignedTransaction:
         """Sign and hand over; returns once a node has taken it, before it runs."""
-        problem: NearError | None = None
         for attempt in range(_ATTEMPTS):
             async with self._lock:
                 signed = await self._sign(receiver_id, actions)
                 try:
-                    await self._rpc.send_transaction_async(signed.to_bytes())
+                    await self._hand_over(signed)
                     return signed
-                except RpcError as error:
-                    problem = refusal(error)
-                    kind = getattr(problem, "kind", "")
-                    if kind not in ("InvalidNonce", "Expired", "InvalidChain"):
-                        raise problem from error
-                except RpcUnavailableError:
-                    # the node may have taken it: only the same bytes may be sent again
-                    return signed
-                self._forget()
-            await asyncio.sleep(0.05 * 2**attempt)
-        raise problem or RpcUnavailableError("the transaction could not be sent")
+                except TransactionRefusedError as error:
+                    if error.kind not in _OUTDATED or attempt == _ATTEMPTS - 1:
+                        raise
+            await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def wait(self, signed: SignedTransaction, *, timeout: float = 180.0) -> TxOutcome:
-        """Poll until a transaction has run to its end, yields included."""
-        from outlayer_near.primitives import b58encode
+        """Poll until a transaction has run to its end, yields included.
 
+        A node that has never heard of it is given the same bytes again. Raises ``TransactionRefusedError`` when
+        it cannot enter a block any more, ``TransactionFailedError`` when it ran and failed, and
+        ``RpcUnavailableError`` when nothing is known by ``timeout`` seconds.
+        """
         tx_hash = b58encode(signed.hash())
         deadline = time.monotonic() + timeout
-        pause, unknown_since = _FIRST_POLL_SECONDS, time.monotonic()
+        pause, asked_again = _FIRST_POLL_SECONDS, time.monotonic()
         while True:
-            try:
-                answer = await self._rpc.transaction(tx_hash, self.account_id)
-                return checked(TxOutcome.from_rpc(answer))
-            except RpcError as error:
-                if error.name in ("INVALID_TRANSACTION", "PARSE_ERROR"):
-                    self._forget()
-                    raise refusal(error) from error
-                unknown = error.name == "UNKNOWN_TRANSACTION"
-                if not unknown and error.name not in ("NOT_FINISHED", "TIMEOUT_ERROR"):
-                    raise
-            except RpcUnavailableError:
-                unknown = False
-            if time.monotonic() > deadline:
+            outcome, known = await self._look_up(tx_hash)
+            if outcome is not None:
+                return checked(outcome)
+            now = time.monotonic()
+            if now > deadline:
                 raise RpcUnavailableError(
                     f"transaction {tx_hash} did not end in {timeout:.0f} s", hint="ask for its status later"
                 )
-            if unknown and time.monotonic() - unknown_since > _SEND_AGAIN_SECONDS:
-                unknown_since = time.monotonic()
-                await self._send_again(signed)
+            if not known and now - asked_again > _SEND_AGAIN_SECONDS:
+                asked_again = now
+                await self._send_again(signed, tx_hash)
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, _LONGEST_POLL_SECONDS)
 
-    async def _send_again(self, signed: SignedTransaction) -> None:
+    async def _look_up(self, tx_hash: str) -> tuple[TxOutcome | None, bool]:
+        """The outcome, None while there is none; and whether a node knows the transaction."""
         try:
-            await self._rpc.send_transaction_async(signed.to_bytes())
+            return TxOutcome.from_rpc(await self._rpc.transaction(tx_hash, self.account_id)), True
+        except RpcUnavailableError:
+            return None, True
         except RpcError as error:
-            self._forget()
-            raise refusal(error) from error
+            if error.name in _STILL_OPEN:
+                return None, error.name != "UNKNOWN_TRANSACTION"
+            problem = refusal(error)
+            self._learn(problem)
+            raise problem from error
+
+    async def _hand_over(self, signed: SignedTransaction) -> None:
+        """Give a transaction to a node. Silence is no refusal: it may have it, so only the same bytes go again."""
+        data, silent = signed.to_bytes(), False
+        for attempt in range(_ATTEMPTS):
+            try:
+                await self._rpc.send_transaction_async(data)
+                return
+            except RpcUnavailableError:
+                silent = True
+                if attempt < _ATTEMPTS - 1:
+                    await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
+            except RpcError as error:
+                problem = refusal(error)
+                # an outdated nonce may be that of this transaction's own first copy: ``wait`` finds out
+                if silent and isinstance(problem, TransactionRefusedError) and problem.kind in _OUTDATED:
+                    return
+                self._learn(problem)
+                raise problem from error
+
+    async def _send_again(self, signed: SignedTransaction, tx_hash: str) -> None:
+        """Give the same bytes to a node that does not know them, and have them judged."""
+        try:
+            await self._rpc.send_transaction(signed.to_bytes())
+        except RpcUnavailableError:
+            return
+        except RpcError as error:
+            problem = refusal(error)
+            if not isinstance(problem, TransactionRefusedError):
+                return
+            outcome, known = await self._look_up(tx_hash)
+            if outcome is None and not known:
+                self._learn(problem)
+                raise problem from error
+
+    def _learn(self, problem: NearError) -> None:
+        """Take from a refusal what the next signature needs."""
+        if not isinstance(problem, TransactionRefusedError):
+            return
+        if problem.kind == "InvalidNonce" and self._nonce is not None:
+            self._nonce = max(self._nonce, problem.chain_nonce)
+        elif problem.kind in ("NonceTooLarge", "AccessKeyNotFound"):
+            self._nonce = None  # another chain than before, or another life of the key
+        elif problem.kind in ("Expired", "InvalidChain"):
+            self._block_hash = None
 
     async def _sign(self, receiver_id: str, actions: Sequence[Action]) -> SignedTransaction:
-        if self._nonce == 0:
+        if self._nonce is None:
             self._nonce = await self._chain_nonce()
         self._nonce += 1
         transaction = Transaction(
@@ -195,30 +266,45 @@ class Sender:
             self._block_hash = (decode_hash(block["header"]["hash"]), time.monotonic())
         return self._block_hash[0]
 
-    def _forget(self) -> None:
-        self._nonce = 0
-        self._block_hash = None
-
 
 def refusal(error: RpcError) -> NearError:
-    """An ``INVALID_TRANSACTION`` answer as ``TransactionRefusedError`` with the variant's name."""
-    detail: Any = error.data
-    for name in ("TxExecutionError", "InvalidTxError"):
-        if isinstance(detail, dict) and name in detail:
-            detail = detail[name]
-    kind = detail if isinstance(detail, str) else next(iter(detail), "") if isinstance(detail, dict) else ""
-    if isinstance(detail, dict) and kind == "InvalidAccessKeyError":
-        inner = detail[kind]
-        kind = inner if isinstance(inner, str) else next(iter(inner), kind)
+    """An ``INVALID_TRANSACTION`` answer as ``TransactionRefusedError``; any other error as it is."""
     if error.name != "INVALID_TRANSACTION":
         return error
-    return TransactionRefusedError(f"the transaction was refused: {json.dumps(detail)[:400]}", kind=str(kind))
+    return _refused(error.data)
+
+
+def _refused(detail: Any) -> TransactionRefusedError:
+    for name in ("TxExecutionError", "InvalidTxError", "InvalidAccessKeyError"):
+        if isinstance(detail, dict) and name in detail:
+            detail = detail[name]
+    kind, facts = _variant(detail)
+    return TransactionRefusedError(
+        f"the transaction was refused: {json.dumps(detail)[:400]}",
+        kind=kind,
+        chain_nonce=_int(facts.get("ak_nonce")),
+        hint=_HINTS.get(kind, ""),
+    )
+
+
+def _variant(value: Any) -> tuple[str, dict[str, Any]]:
+    """Name and fields of an externally tagged enum value."""
+    if isinstance(value, dict) and value:
+        name, facts = next(iter(value.items()))
+        return str(name), facts if isinstance(facts, dict) else {}
+    return (value if isinstance(value, str) else ""), {}
+
+
+def _int(value: Any) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def checked(outcome: TxOutcome) -> TxOutcome:
     """The outcome itself when it succeeded; raises ``TransactionFailedError`` with the contract's words."""
     if outcome.succeeded:
         return outcome
+    if isinstance(outcome.failure, dict) and "InvalidTxError" in outcome.failure:
+        raise _refused(outcome.failure)  # a block may hold an invalid transaction; nothing of it has run
     raise TransactionFailedError(
         f"transaction {outcome.tx_hash} failed: {failure_text(outcome.failure)}", outcome=outcome
     )
