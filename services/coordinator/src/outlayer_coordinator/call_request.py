@@ -97,8 +97,8 @@ def parse_body(body: bytes) -> CallBody:
     if asynchronous is not None and type(asynchronous) is not bool:
         raise ApiError(400, "async must be true or false")
     version_key = values.get("version_key")
-    if version_key is not None and not (type(version_key) is str and 0 < len(version_key) <= 256):
-        raise ApiError(400, "version_key must be a string of at most 256 characters")
+    if version_key is not None and not _is_plain(version_key, 256):
+        raise ApiError(400, "version_key must be a string of 1 to 256 printable characters")
     return CallBody(
         input=compact_json(text[start:end]),
         asynchronous=bool(asynchronous),
@@ -113,6 +113,10 @@ def check_project_id(owner: str, project: str) -> str:
     if not is_valid_account_id(owner) or _PROJECT_NAME.fullmatch(project) is None:
         raise ApiError(400, "Invalid project, expected /call/{owner}/{project}")
     return f"{owner}/{project}"
+
+
+def _is_plain(value: Any, longest: int) -> bool:
+    return type(value) is str and 0 < len(value) <= longest and value.isprintable()
 
 
 def _limits(value: Any) -> ResourceLimits:
@@ -144,7 +148,7 @@ def _secrets_ref(value: Any) -> str | None:
     account = value.get("account_id") if type(value) is dict else None
     if type(profile) is not str or type(account) is not str or not is_valid_account_id(account):
         raise ApiError(400, "secrets_ref must be {profile, account_id}")
-    if not 0 < len(profile) <= 64 or not profile.isprintable():
+    if not _is_plain(profile, 64):
         raise ApiError(400, "secrets_ref.profile must have 1 to 64 printable characters")
     return f"{account}/{profile}"
 

@@ -22,6 +22,7 @@ from outlayer_localnet.queries import run_query
 from outlayer_localnet.rpcerrors import (
     RpcError,
     handler_error,
+    internal_error,
     invalid_transaction,
     method_not_found,
     parse_error,
@@ -327,7 +328,7 @@ class Methods:
                 {"requested_transaction_hash": name},
             )
         if not finished:
-            raise timeout_error()
+            raise timeout_error() if self._node.failure is None else internal_error("the node has stopped")
         return to_json(self._chain, status, with_receipts=with_receipts)
 
     # -- configuration -----------------------------------------------------------------------------

@@ -132,7 +132,8 @@ def _dispatch(index: int | None, _caller: int, values: Any, _count: int) -> int:
     try:
         call.take_gas()
         function = _TABLE[index or 0]
-        args = values[: 2 * len(function.params) : 2]
+        # a pointer slice that is empty and has a step yields one item (ctypes rounds up)
+        args = values[: 2 * len(function.params) : 2] if function.params else []
         if function.params and function.params[0] == "i32":
             args = [arg & _U32_MASK for arg in args]
         result = function.run(call.ctx, *args)

@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "init":
             sys.stdout.write(json.dumps(SoftwarePlatform.init(options.state).describe()) + "\n")
         elif options.command == "collateral":
-            options.out.write_text(SoftwarePlatform.load(options.state).collateral().to_text())
+            SoftwarePlatform.load(options.state).publish_collateral(options.state, options.out)
         else:
             guests = [Guest.parse(text) for text in options.guest]
             asyncio.run(_serve(SoftwarePlatform.load(options.state), guests))

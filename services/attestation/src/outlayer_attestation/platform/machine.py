@@ -34,6 +34,7 @@ from outlayer_attestation.platform.quoting import QuotingEnclave, TdFields
 
 STATE_FILE: Final = "platform.json"
 ROOT_FILE: Final = "root_ca.der"
+COLLATERAL_FOLDER: Final = "collateral"
 FORMAT: Final = 1
 COLLATERAL_LIFETIME: Final = timedelta(days=30)
 BACKDATING: Final = timedelta(hours=1)
@@ -105,6 +106,24 @@ class SoftwarePlatform:
         )
 
     # --- state folder ---
+
+    def publish_collateral(self, folder: Path, out: Path, now: datetime | None = None) -> Collateral:
+        """Make fresh collateral, write it to ``out`` and keep a copy in ``folder/collateral``.
+
+        An execution is judged with collateral of its own time, so older copies stay useful; collateral
+        proves itself, so it does not matter where a copy was kept.
+        """
+        collateral = self.collateral(now)
+        text = collateral.to_text().encode()
+        issued = collateral.tcb_info_json()["issueDate"].replace(":", "")
+        archive = folder / COLLATERAL_FOLDER
+        try:
+            archive.mkdir(exist_ok=True, mode=0o700)
+            _replace(archive / f"{issued}-{collateral.sha256()[:8]}.json", text, 0o644)
+            _replace(out, text, 0o644)
+        except OSError as error:
+            raise PlatformError(f"cannot write collateral: {error}") from error
+        return collateral
 
     @classmethod
     def init(cls, folder: Path) -> SoftwarePlatform:

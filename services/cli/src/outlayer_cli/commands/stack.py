@@ -82,7 +82,8 @@ def status(context: typer.Context) -> None:
 def _print_status(session: Session, rows: list[stacks.ServiceStatus]) -> None:
     from rich.table import Table
 
-    table = Table(title=SIMULATED_NOTICE, title_justify="left")
+    print(SIMULATED_NOTICE)
+    table = Table()
     for column in ("service", "state", "healthy", "pid", "up for", "restarts", "last exit"):
         table.add_column(column)
     for row in rows:
