@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures: the shared vectors (skipped with a reason when absent) and one software platform."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from outlayer_attestation import testing
+from outlayer_attestation.platform.machine import SoftwarePlatform
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    folder = REPOSITORY.parent / "shared" / "vectors"
+    if not folder.is_dir():
+        pytest.skip("the shared vectors are not beside the repository (../shared/vectors)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def machine() -> SoftwarePlatform:
+    return testing.platform()
