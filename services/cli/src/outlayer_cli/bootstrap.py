@@ -158,7 +158,9 @@ def _contracts(place: Layout) -> tuple[_Contract, ...]:
 async def _ensure_contract(chain: _Chain, contract: _Contract, say: Say) -> None:
     path = layout.repository_root() / "contracts" / "artifacts" / contract.artifact
     if not path.exists():
-        raise StackError(f"there is no {path}", hint="it is part of the repository; or build it: make contracts")
+        raise StackError(
+            f"there is no {path}", hint="it is part of the repository; or build it: make contracts"
+        )
     code = path.read_bytes()
     wanted = b58encode(hashlib.sha256(code).digest())
     present = await chain.rpc.code_hash(contract.account_id)

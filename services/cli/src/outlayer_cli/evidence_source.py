@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from outlayer_attestation.quote import TdReport, parse
 from outlayer_cli.api import Api, ApiError
 from outlayer_cli.errors import CliError
 from outlayer_cli.payment_keys import PaymentKey
+from outlayer_near.errors import NearError
 from outlayer_near.events import Block as EventBlock
 from outlayer_near.events import RequestEvent, events_of_block, parse_request, receipts_of_transaction
 from outlayer_near.rpc import NearRpc
@@ -169,11 +171,7 @@ async def approval(
     sets = await raw(register_id, "get_measurement_sets", {}, block_hash)
     key_args = {"public_key": item["record"]["worker_public_key"]}
     worker_key = await raw(register_id, "get_worker_key", key_args, block_hash)
-    fmspc = quote.pck_extension.fmspc.hex()
-    stored = await views.get_collateral(fmspc)
-    if stored is None:
-        raise CliError(f"{register_id} holds no collateral for platforms of FMSPC {fmspc}")
-    collateral = Collateral.from_json(stored)
+    collateral = await _collateral_for(views, item["record"], quote.pck_extension.fmspc.hex())
     statement = {
         "contract": register_id,
         "network_id": network_id,
@@ -186,6 +184,25 @@ async def approval(
         "recorded_at": int(time.time()),
     }
     return statement, collateral
+
+
+async def _collateral_for(views: RegisterViews, record: dict[str, Any], fmspc: str) -> Collateral:
+    """The contract's collateral that covers the time of the run: today's, else the one of the run's own block."""
+    from outlayer_attestation.appraisal import collateral_window
+
+    stored = await views.get_collateral(fmspc)
+    if stored is None:
+        raise CliError(f"{views.contract_id} holds no collateral for platforms of FMSPC {fmspc}")
+    newest = Collateral.from_json(stored)
+    start, end = collateral_window(newest)
+    if start <= int(record["timestamp"]) < end or record.get("block_height") is None:
+        return newest
+    try:
+        older = await dataclasses.replace(views, block=int(record["block_height"])).get_collateral(fmspc)
+    except NearError:
+        # a node that does not keep that block: the newest is judged, and says itself what it does not cover
+        return newest
+    return newest if older is None else Collateral.from_json(older)
 
 
 def _matching_set(sets: list[dict[str, Any]], measurements: dict[str, str]) -> dict[str, Any] | None:

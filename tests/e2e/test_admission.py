@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: MIT
+"""Who may work: only keys that the register contract approved, and only as long as it says."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outlayer_cli.embedded import postgres_url
+from outlayer_near.credentials import load_credentials
+from outlayer_near.primitives import KeyPair
+from outlayer_near.rpc import NearRpc
+from outlayer_near.sender import Sender
+from outlayer_near.views import RegisterViews
+from tests.e2e.conftest import Cli
+
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+
+TGAS = 10**12
+
+
+@dataclass
+class Rogue:
+    """A worker on an image that nobody approved: right root of trust, right token, other measurements."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    key_file: Path
+
+
+def other_measurements(cli: Cli) -> dict[str, str]:
+    approved = json.loads((cli.state / "tdx" / "worker.measurements.json").read_text())
+    return {**approved, "rtmr2": hashlib.sha384(b"another initrd").hexdigest()}
+
+
+def add_token(cli: Cli, name: str, token: str) -> None:
+    password = (cli.state / "credentials" / "postgres.password").read_text().strip()
+    database = postgres_url(cli.stack()["ports"]["postgres"], password)
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    words = ["add-worker-token", "--name", name, "--hash", digest]
+    subprocess.run(
+        [sys.executable, "-m", "outlayer_coordinator.admin", *words],
+        env={**cli.env, "DATABASE_URL": database},
+        check=True,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def rogue(cli: Cli, tmp_path: Path) -> Iterator[Rogue]:
+    stack = cli.stack()
+    measurements = tmp_path / "m.json"
+    measurements.write_text(json.dumps(other_measurements(cli)))
+    agent_socket = cli.state / "run" / "rogue.sock"
+    token_file = tmp_path / "token"
+    token_file.write_text("rogue-token")
+    add_token(cli, "rogue", "rogue-token")
+    log = tmp_path / "worker.log"
+    platform = [sys.executable, "-m", "outlayer_attestation.platform", "serve"]
+    platform += ["--state", str(cli.state / "tdx"), "--guest", f"rogue={agent_socket}:{measurements}"]
+    env = {
+        **cli.env,
+        "WORKER_ID": "rogue",
+        "COORDINATOR_URL": stack["coordinator_url"],
+        "WORKER_TOKEN_FILE": str(token_file),
+        "NEAR_RPC_URL": stack["rpc_url"],
+        "NEAR_BLOCK_FEED_URL": stack["feed_url"],
+        "NEAR_NETWORK_ID": stack["network_id"],
+        "OUTLAYER_CONTRACT_ID": stack["contract_id"],
+        "OPERATOR_ACCOUNT_ID": stack["operator_id"],
+        "INIT_ACCOUNT_ID": stack["init_account_id"],
+        "INIT_ACCOUNT_KEY_FILE": str(cli.state / "credentials" / "worker-1.init.json"),
+        "DSTACK_SOCKET": str(agent_socket),
+        "WORKER_STATE_DIR": str(tmp_path / "state"),
+    }
+    with log.open("wb") as output:
+        agent = subprocess.Popen(platform, env=cli.env, stdout=output, stderr=output)
+        wait_until(agent_socket.exists)
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "outlayer_worker"], env=env, stdout=output, stderr=output
+        )
+    try:
+        yield Rogue(worker, log, tmp_path / "state")
+    finally:
+        for process in (worker, agent):
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=15)
+            process.kill()
+            process.wait()
+
+
+def wait_until(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.1)
+
+
+def test_a_worker_with_measurements_that_nobody_approved_cannot_register(cli: Cli, rogue: Rogue) -> None:
+    wait_until(lambda: "measurements_not_approved" in rogue.log.read_text())
+    row = workers_of(cli)
+    assert "rogue" not in row
+
+
+def workers_of(cli: Cli) -> str:
+    token = Path(cli.stack()["admin_token_file"]).read_text().strip()
+    request = urllib.request.Request(
+        cli.stack()["coordinator_url"] + "/admin/workers", headers={"Authorization": f"Bearer {token}"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        body: str = answer.read().decode()
+        return body
+
+
+def post(url: str, token: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(
+        url,
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, json.loads(error.read())
+
+
+def open_session(cli: Cli, token: str, key: KeyPair) -> tuple[int, dict[str, Any]]:
+    base = cli.stack()["coordinator_url"]
+    status, reply = post(f"{base}/workers/tee-challenge", token, {})
+    assert status == 200
+    message = b"outlayer/tee-session/v1\0" + bytes.fromhex(reply["challenge"])
+    body = {
+        "public_key": str(key.public_key),
+        "challenge": reply["challenge"],
+        "signature": key.sign(message).data.hex(),
+    }
+    return post(f"{base}/workers/register-tee", token, body)
+
+
+def test_a_key_that_was_never_registered_cannot_open_a_session(cli: Cli) -> None:
+    add_token(cli, "stranger", "stranger-token")
+    status, reply = open_session(cli, "stranger-token", KeyPair.generate())
+    assert status == 403, reply
+
+
+def worker_key(cli: Cli, name: str) -> KeyPair:
+    content = json.loads((cli.state / "workers" / name / "worker-key.json").read_text())
+    return KeyPair.from_secret(content["private_key"])
+
+
+def test_a_key_that_the_contract_removed_cannot_open_a_session(cli: Cli) -> None:
+    """What expiry does too: the coordinator asks the register contract whether the key is valid now."""
+    stack = cli.stack()
+    key = worker_key(cli, "worker-2")
+    token = (cli.state / "credentials" / "worker-2.token").read_text().strip()
+    status, _ = open_session(cli, token, key)
+    assert status == 200
+
+    async def remove() -> bool:
+        owner = load_credentials(Path(stack["credentials_dir"]) / f"{stack['contract_id']}.json")
+        async with NearRpc(stack["rpc_url"]) as rpc:
+            sender = Sender(rpc, owner.account_id, owner.key_pair)
+            keys = {"public_keys": [str(key.public_key)]}
+            await sender.call(stack["operator_id"], "remove_worker_keys", keys, gas=100 * TGAS)
+            return await RegisterViews(rpc, stack["operator_id"]).is_worker_key_valid(str(key.public_key))
+
+    assert asyncio.run(remove()) is False
+    wait_until(lambda: open_session(cli, token, key)[0] == 403, 20)
+    # the worker notices, registers again and works on
+    wait_until(lambda: open_session(cli, token, key)[0] == 200, 150)
