@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.util
 import sys
@@ -10,13 +11,25 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
+from outlayer_attestation.measurements import Measurements
+from outlayer_attestation.platform.machine import SoftwarePlatform
+from outlayer_worker.batching import Batcher
+from outlayer_worker.coordinator import Coordinator
+from outlayer_worker.delivery import Delivery, Outbox
 from outlayer_worker.executor.code import CodeStore
 from outlayer_worker.executor.engine import settings_digest
 from outlayer_worker.executor.model import MIB, Limits, RunResult
 from outlayer_worker.executor.pool import ExecutorPool, RunRequest
+from outlayer_worker.identity import Identity, load_or_create
+from outlayer_worker.jobs import parse_job
+from outlayer_worker.metrics import Metrics
+from outlayer_worker.preparation import HostLimits, Place
+from outlayer_worker.processing import Held, Processor
+from outlayer_worker.wasm_source import WasmSource
 
 
 def _load(name: str) -> ModuleType:
@@ -73,3 +86,90 @@ async def bench(code_folder: Path) -> AsyncIterator[Bench]:
         yield Bench(CodeStore(code_folder, b"k" * 32, settings_digest()), pool)
     finally:
         await pool.close()
+
+
+@pytest.fixture(scope="session")
+def fakes() -> ModuleType:
+    return _load("fakes")
+
+
+@pytest.fixture(scope="session")
+def platform() -> SoftwarePlatform:
+    return SoftwarePlatform.generate()
+
+
+MEASUREMENTS = Measurements(**dict.fromkeys(("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"), "ab" * 48))
+
+
+@dataclass
+class Rig:
+    """A processor with real executors and real quotes, between a coordinator and a chain of the test."""
+
+    coordinator: Any
+    chain: Any
+    processor: Processor
+    client: Coordinator
+    delivery: Delivery
+    outbox: Outbox
+    identity: Identity
+    quotes: list[bytes]
+    tasks: list[asyncio.Task[None]]
+
+    def start(self, *jobs: dict[str, Any]) -> list[Held]:
+        """Begin with these jobs, all at once."""
+        held = [Held(parse_job(job)) for job in jobs]
+        for item in held:
+            item.task = asyncio.create_task(self.processor.process(item))
+            self.tasks.append(item.task)
+        return held
+
+    async def finish(self, *jobs: dict[str, Any]) -> list[dict[str, Any]]:
+        """Do these jobs and give their completions."""
+        held = self.start(*jobs)
+        await asyncio.gather(*(item.task for item in held if item.task is not None))
+        return [self.coordinator.completions[job["job_id"]] for job in jobs]
+
+
+@pytest.fixture
+async def rig(
+    bench: Bench, fakes: ModuleType, platform: SoftwarePlatform, tmp_path: Path
+) -> AsyncIterator[Rig]:
+    coordinator = fakes.FakeCoordinator()
+    await coordinator.start()
+    chain = fakes.FakeChain()
+    identity = load_or_create(tmp_path / "state", MEASUREMENTS.to_json())
+    client = Coordinator(coordinator.url, fakes.TOKEN, "worker-1", identity)
+    quotes: list[bytes] = []
+
+    async def quote(report_data: bytes) -> bytes:
+        await asyncio.sleep(0.02)
+        quotes.append(platform.quote(MEASUREMENTS, report_data))
+        return quotes[-1]
+
+    wasm = WasmSource(coordinator.url)
+    batcher = Batcher(quote, 32)
+    outbox = Outbox(tmp_path / "outbox")
+    delivery = Delivery(client, outbox)
+    processor = Processor(
+        chain=chain,
+        store=bench.store,
+        pool=bench.pool,
+        wasm=wasm,
+        batcher=batcher,
+        delivery=delivery,
+        metrics=Metrics(),
+        host=HostLimits(256, 30.0, 1 << 20, 64 * 1024),
+        place=Place("localnet", fakes.CONTRACT, identity.public_key),
+        block_seconds=0.6,
+    )
+    batching = asyncio.create_task(batcher.run())
+    rig = Rig(coordinator, chain, processor, client, delivery, outbox, identity, quotes, [batching])
+    try:
+        yield rig
+    finally:
+        for task in rig.tasks:
+            task.cancel()
+        await asyncio.gather(*rig.tasks, return_exceptions=True)
+        await wasm.close()
+        await client.close()
+        await coordinator.stop()

@@ -65,7 +65,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
         coordinator_url=_url(environ, "COORDINATOR_URL"),
         worker_token_file=Path(environ["WORKER_TOKEN_FILE"]),
         worker_id=environ["WORKER_ID"],
-        near_rpc_url=_url(environ, "NEAR_RPC_URL"),
+        near_rpc_url=",".join(_urls(environ, "NEAR_RPC_URL")),
         near_block_feed_url=_url(environ, "NEAR_BLOCK_FEED_URL")
         if environ.get("NEAR_BLOCK_FEED_URL")
         else None,
@@ -85,8 +85,17 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     )
 
 
+def _urls(environ: Mapping[str, str], name: str) -> list[str]:
+    """One or more addresses with commas between."""
+    return [_checked_url(name, item.strip()) for item in environ[name].split(",")]
+
+
 def _url(environ: Mapping[str, str], name: str) -> str:
-    value = environ[name].rstrip("/")
+    return _checked_url(name, environ[name])
+
+
+def _checked_url(name: str, text: str) -> str:
+    value = text.rstrip("/")
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{name} is not an http or https address", hint="for example http://127.0.0.1:8080")
