@@ -34,10 +34,12 @@ class Node:
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.stopped = asyncio.Event()
 
     async def start(self) -> None:
         """Begin to make blocks."""
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._make_blocks())
 
     async def stop(self) -> None:
@@ -87,6 +89,11 @@ class Node:
     def wake(self) -> None:
         """There is work: do not wait for the heartbeat."""
         self._wake.set()
+
+    def wake_threadsafe(self) -> None:
+        """The same, from another thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     async def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait until a condition holds, looking after every block; False after ``timeout`` seconds."""
