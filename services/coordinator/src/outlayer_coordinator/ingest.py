@@ -148,7 +148,7 @@ class Ingest:
             except EventError as error:
                 # no program can run what it cannot read; the contract's cancel returns the payment
                 metrics.EVENTS_UNREADABLE.inc()
-                log.error(
+                log.exception(
                     "event_unreadable", error=str(error), block=block.height, receipt=event.receipt.receipt_id
                 )
         return found

@@ -22,7 +22,7 @@ import orjson
 import structlog
 
 from outlayer_attestation.record import Batch
-from outlayer_coordinator import metrics
+from outlayer_coordinator import jobs_sql, metrics
 from outlayer_coordinator.chain import Fresh
 from outlayer_coordinator.completion import Completion, JobFacts, Report, check_batch, join_proof, mismatch
 from outlayer_coordinator.config import Settings
@@ -37,165 +37,6 @@ MAX_JOBS_PER_CLAIM = 64
 LONGEST_WAIT_SECONDS = 60.0
 GIVEN_UP = "lease_expired"
 NEVER_TAKEN = "no_worker"
-
-_CLAIM = """
-WITH picked AS (
-    SELECT job_id FROM jobs WHERE state = 'queued' ORDER BY seq LIMIT $1 FOR UPDATE SKIP LOCKED
-), claimed AS (
-    UPDATE jobs j
-    SET state = 'claimed', attempt = attempt + 1, worker_id = $2, token_hash = $3, worker_public_key = $4,
-        session_id = $5, claimed_at = now(), lease_until = now() + $6::float8 * interval '1 second'
-    FROM picked WHERE j.job_id = picked.job_id
-    RETURNING j.*
-)
-SELECT j.job_id, j.attempt, j.kind, j.max_instructions, j.max_memory_mb, j.max_execution_seconds,
-       j.contract_id, j.request_id, j.data_id, j.block_height,
-       c.call_id, c.project_id, c.version_key, c.input, c.owner, c.nonce, c.compute_limit, c.attached_deposit,
-       c.secrets_ref
-FROM claimed j LEFT JOIN https_calls c ON c.call_id = j.call_id ORDER BY j.seq
-"""
-
-_RENEW = """
-UPDATE jobs SET lease_until = now() + $4::float8 * interval '1 second'
-WHERE job_id = ANY ($1::uuid[]) AND state = 'claimed' AND token_hash = $2 AND worker_public_key = $3
-RETURNING job_id
-"""
-
-_FACTS = """
-SELECT j.job_id, j.kind, j.state, j.success, j.error_category, j.attempt, j.token_hash, j.worker_public_key,
-       j.max_instructions, j.max_memory_mb, j.max_execution_seconds, j.contract_id, j.request_id, j.block_height,
-       c.call_id, c.owner, c.nonce, c.project_id, c.project_uuid, c.version_key, c.secrets_ref, c.input,
-       c.compute_limit, c.attached_deposit
-FROM jobs j LEFT JOIN https_calls c ON c.call_id = j.call_id WHERE j.job_id = ANY ($1::uuid[])
-"""
-
-# What follows a job's end, whoever ends it: `done` names the jobs that this statement took out of a state in which
-# they may end, `item` what is to be said of them. Fields that a completion does not carry stay as they are (R25).
-_SETTLE = """
-, call AS (
-    UPDATE https_calls c
-    SET status = CASE WHEN i.success THEN 'completed' ELSE 'failed' END, output = i.output, error = i.error,
-        error_category = i.error_category, instructions = i.instructions, time_ms = i.time_ms,
-        compute_cost = i.compute_cost, refund = i.refund, charged = i.charged, attested = i.attested,
-        completed_at = now()
-    FROM done d JOIN item i USING (job_id)
-    WHERE c.call_id = d.call_id AND c.status = 'pending'
-    RETURNING c.call_id, c.owner, c.nonce, c.project_id, c.reserved, c.attached_deposit, c.refund, i.charged, i.credit
-), balance AS (
-    UPDATE payment_keys k
-    SET reserved = k.reserved - s.reserved, spent = k.spent + s.charged, open_calls = k.open_calls - s.calls
-    FROM (SELECT owner, nonce, sum(reserved)::bigint AS reserved, sum(charged)::bigint AS charged,
-                 count(*)::integer AS calls FROM call GROUP BY owner, nonce) s
-    WHERE k.owner = s.owner AND k.nonce = s.nonce
-), earned AS (
-    INSERT INTO project_owner_earnings AS e (project_owner, balance, total_earned)
-    SELECT split_part(project_id, '/', 1) AS project_owner, sum(credit), sum(credit)
-    FROM call WHERE credit > 0 GROUP BY 1 ORDER BY 1
-    ON CONFLICT (project_owner) DO UPDATE
-    SET balance = e.balance + excluded.balance, total_earned = e.total_earned + excluded.total_earned,
-        updated_at = now()
-), history AS (
-    INSERT INTO earnings_history (project_owner, project_id, attached_usd, refund_usd, amount, source, call_id)
-    SELECT split_part(project_id, '/', 1), project_id, attached_deposit, refund, credit, 'https', call_id
-    FROM call WHERE credit > 0
-)
-"""
-
-_ITEM = """
-WITH item AS (
-    SELECT * FROM unnest($1::uuid[], $2::integer[], $3::boolean[], $4::bytea[], $5::text[], $6::text[], $7::bigint[],
-                         $8::bigint[], $9::bigint[], $10::bigint[], $11::bigint[], $12::bigint[], $13::boolean[])
-        AS t(job_id, attempt, success, output, error, error_category, instructions, time_ms, compute_cost, refund,
-             charged, credit, attested)
-)
-"""
-
-_COMPLETE = (
-    _ITEM
-    + """
-, told AS (
-    SELECT * FROM unnest($1::uuid[], $16::bigint[], $17::text[]) AS t(job_id, refund_usd, resolve_tx_hash)
-), done AS (
-    UPDATE jobs j
-    SET state = CASE WHEN i.success THEN 'completed' ELSE 'failed' END, success = i.success, finished_at = now(),
-        lease_until = NULL, error = coalesce(i.error, j.error),
-        error_category = coalesce(i.error_category, j.error_category),
-        output = CASE WHEN j.kind = 'near' THEN coalesce(i.output, j.output) ELSE j.output END,
-        instructions = coalesce(i.instructions, j.instructions), time_ms = coalesce(i.time_ms, j.time_ms),
-        refund_usd = coalesce(w.refund_usd, j.refund_usd),
-        resolve_tx_hash = coalesce(w.resolve_tx_hash, j.resolve_tx_hash)
-    FROM item i JOIN told w USING (job_id)
-    WHERE j.job_id = i.job_id AND j.state = 'claimed' AND j.attempt = i.attempt
-      AND j.token_hash = $14 AND j.worker_public_key = $15
-    RETURNING j.job_id, j.call_id, j.kind, j.worker_id, j.success
-)
-"""
-    + _SETTLE
-    + """
-, worker AS (
-    UPDATE worker_status w
-    SET jobs_completed = w.jobs_completed + s.completed, jobs_failed = w.jobs_failed + s.failed
-    FROM (SELECT worker_id, count(*) FILTER (WHERE success) AS completed, count(*) FILTER (WHERE NOT success) AS failed
-          FROM done GROUP BY worker_id) s
-    WHERE w.worker_id = s.worker_id
-), batch AS (
-    INSERT INTO attestation_batches (digest, tree_size, root, quote)
-    SELECT $18::bytea, $19::integer, $20::bytea, $21::bytea
-    WHERE $18::bytea IS NOT NULL AND EXISTS (SELECT FROM done JOIN item i USING (job_id) WHERE i.attested)
-    ON CONFLICT (digest) DO UPDATE SET digest = excluded.digest
-    RETURNING batch_id
-), archived AS (
-    INSERT INTO task_attestations (job_id, batch_id, record, leaf_hash, leaf_index, inclusion_proof, call_id,
-                                   contract_id, request_id, transaction_hash)
-    SELECT r.job_id, b.batch_id, r.record, r.leaf_hash, r.leaf_index, r.proof, d.call_id, r.contract_id,
-           r.request_id, r.transaction_hash
-    FROM unnest($1::uuid[], $22::text[], $23::bytea[], $24::integer[], $25::bytea[], $26::text[], $27::bigint[],
-                $28::text[])
-        AS r(job_id, record, leaf_hash, leaf_index, proof, contract_id, request_id, transaction_hash)
-    JOIN done d USING (job_id) CROSS JOIN batch b
-    WHERE r.record IS NOT NULL
-)
-SELECT job_id, call_id, kind FROM done
-"""
-)
-
-_FAIL = (
-    _ITEM
-    + """
-, done AS (
-    UPDATE jobs j
-    SET state = 'failed', success = false, finished_at = now(), lease_until = NULL, error = i.error,
-        error_category = i.error_category
-    FROM item i
-    WHERE j.job_id = i.job_id AND j.attempt = i.attempt
-      AND ((j.state = 'claimed' AND j.lease_until < now()) OR j.state = 'queued')
-    RETURNING j.job_id, j.call_id, j.kind
-)
-"""
-    + _SETTLE
-    + "SELECT job_id, call_id, kind FROM done"
-)
-
-_REQUEUE = """
-WITH expired AS (
-    SELECT job_id FROM jobs WHERE state = 'claimed' AND lease_until < now() AND attempt < $1
-    LIMIT 500 FOR UPDATE SKIP LOCKED
-)
-UPDATE jobs j SET state = 'queued', lease_until = NULL
-FROM expired WHERE j.job_id = expired.job_id
-RETURNING j.job_id, j.worker_id, j.attempt, j.kind
-"""
-
-_EXHAUSTED = """
-SELECT job_id, attempt FROM jobs
-WHERE state = 'claimed' AND lease_until < now() AND attempt >= $1 LIMIT 500
-"""
-
-# R39: only calls that nobody works on; one that is claimed is its lease's business.
-_STUCK = """
-SELECT job_id, attempt FROM jobs
-WHERE state = 'queued' AND kind = 'https' AND created_at < now() - $1::float8 * interval '1 second' LIMIT 500
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +91,8 @@ class Jobs:
             await still()
 
     async def _claim_once(self, session: Session, worker_id: str, max_jobs: int) -> list[asyncpg.Record]:
-        return await self.database.quick.fetch(
-            _CLAIM,
+        rows: list[asyncpg.Record] = await self.database.quick.fetch(
+            jobs_sql.CLAIM,
             max(1, min(max_jobs, MAX_JOBS_PER_CLAIM)),
             worker_id,
             session.token.token_hash,
@@ -259,6 +100,7 @@ class Jobs:
             session.session_id,
             self.settings.lease_seconds,
         )
+        return rows
 
     def _job(self, row: Any) -> dict[str, Any]:
         job: dict[str, Any] = {
@@ -300,7 +142,7 @@ class Jobs:
         if not job_ids:
             return []
         rows = await self.database.quick.fetch(
-            _RENEW,
+            jobs_sql.RENEW,
             list(job_ids),
             session.token.token_hash,
             session.worker_public_key,
@@ -320,7 +162,7 @@ class Jobs:
         """
         if report.batch is not None:
             check_batch(report.batch)
-        rows = await self.database.main.fetch(_FACTS, [item.job_id for item in report.completions])
+        rows = await self.database.main.fetch(jobs_sql.FACTS, [item.job_id for item in report.completions])
         facts = {row["job_id"]: row for row in rows}
         results: dict[uuid.UUID, Result] = {}
         good: list[Completion] = []
@@ -386,7 +228,7 @@ class Jobs:
             [None if record is None else record.request_id for record in records],
             [None if record is None else record.transaction_hash for record in records],
         )
-        rows = await retried(lambda: self.database.main.fetch(_COMPLETE, *arguments))
+        rows = await retried(lambda: self.database.main.fetch(jobs_sql.COMPLETE, *arguments))
         if batch is not None:
             metrics.BATCH_RECORDS.observe(len(items))
         by_id = {item.job_id: item for item in items}
@@ -404,7 +246,7 @@ class Jobs:
 
     async def sweep(self) -> int:
         """Queue again or give up what lost its lease, and close calls that nobody took; how many were touched."""
-        requeued = await self.database.main.fetch(_REQUEUE, self.settings.max_attempts)
+        requeued = await self.database.main.fetch(jobs_sql.REQUEUE, self.settings.max_attempts)
         for row in requeued:
             metrics.JOBS_REQUEUED.inc()
             self.doorbell.work()
@@ -414,13 +256,13 @@ class Jobs:
                 worker_id=row["worker_id"],
                 attempt=row["attempt"],
             )
-        exhausted = await self.database.main.fetch(_EXHAUSTED, self.settings.max_attempts)
+        exhausted = await self.database.main.fetch(jobs_sql.EXHAUSTED, self.settings.max_attempts)
         given_up = await self._fail(
             exhausted,
             f"Given up after {self.settings.max_attempts} attempts: the workers did not finish",
             GIVEN_UP,
         )
-        stuck = await self.database.main.fetch(_STUCK, self.settings.stuck_call_seconds)
+        stuck = await self.database.main.fetch(jobs_sql.STUCK, self.settings.stuck_call_seconds)
         closed = await self._fail(stuck, "No worker took the call in time", NEVER_TAKEN)
         return len(requeued) + given_up + closed
 
@@ -433,7 +275,7 @@ class Jobs:
         size = len(jobs)
         ended = await retried(
             lambda: self.database.main.fetch(
-                _FAIL,
+                jobs_sql.FAIL,
                 [job_id for job_id, _ in jobs],
                 [attempt for _, attempt in jobs],
                 [False] * size,
