@@ -477,8 +477,8 @@ def _decompress(raw: bytes, *, g2: bool) -> bytes | None:
             return None
         x, y, greater = bls.FQ(xi), bls.FQ(yi), yi * 2 > prime
     point = (x, -y if greater != negative else y, type(x).one())
-    # at this protocol version a point outside the group is refused here
-    return _bls_encode(point, g2=g2) if _bls_in_subgroup(point) else None
+    # points outside the group are fine, but blst takes x = 0 for one and refuses it
+    return None if x == type(x).zero() else _bls_encode(point, g2=g2)
 
 
 def bls_p1_decompress(data: bytes) -> bytes | None:

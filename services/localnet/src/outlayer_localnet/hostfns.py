@@ -362,7 +362,7 @@ def _bn128_elements(data: bytes, size: int) -> list[bytes]:
     if len(data) % size:
         raise host(
             "AltBn128InvalidInput",
-            msg=f"failed to convert slice of length {len(data)} into array chunks of length {size}",
+            msg=f"slice of size {len(data)} cannot be precisely split into chunks of size {size}",
         )
     return [data[i : i + size] for i in range(0, len(data), size)]
 
@@ -425,8 +425,9 @@ _bls("bls12381_p2_decompress", 96, crypto.bls_p2_decompress)
 def bls12381_pairing_check(h: HostCtx, length: int, ptr: int) -> int:
     """0 if the product of pairings is one, 1 for bad points, 2 otherwise."""
     h.gas.pay("bls12381_pairing_base")
-    h.gas.pay("bls12381_pairing_element", length // 288)
-    return crypto.bls_pairing_check(h.read(length, ptr))
+    data = h.read(length, ptr)
+    h.gas.pay("bls12381_pairing_element", len(data) // 288)
+    return crypto.bls_pairing_check(data)
 
 
 # -- results, logs, panics -------------------------------------------------------------------------

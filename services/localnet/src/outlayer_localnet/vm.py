@@ -405,6 +405,7 @@ def _run(code: bytes, method: str, h: HostCtx, params: Params, cache_dir: Path |
 
 
 def _forget(h: HostCtx) -> None:
+    h.balance = h.storage_usage = 0
     h.gas.burnt = h.gas.promised = 0
     h.gas.profile = Profile()
 

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: MIT
+"""Single calls as data: to run one without a chain, and to have nearcore's own VM run the same.
+
+:class:`Call` is one function call with all it depends on. :func:`run_here` runs it in this package's VM
+over :class:`MemoryExternal`; :class:`Oracle` hands it to the program in ``tests/nearcore-oracle`` (built
+on ``near-vm-runner``). Both give an :class:`Observed`, and equal calls must give equal ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from outlayer_localnet import vm
+from outlayer_localnet.errors import LocalnetError
+from outlayer_localnet.hostctx import PromiseResult, VMContext
+from outlayer_localnet.params import Params
+from outlayer_near.primitives import (
+    Action,
+    AddKey,
+    CreateAccount,
+    DeleteAccount,
+    DeleteKey,
+    DeployContract,
+    DeployGlobalContract,
+    FullAccess,
+    FunctionCall,
+    PublicKey,
+    Stake,
+    Transfer,
+    UseGlobalContract,
+    b58encode,
+)
+
+__all__ = ["Call", "MemoryExternal", "Observed", "Oracle", "OracleError", "run_here"]
+
+Json: TypeAlias = Any
+
+
+class OracleError(LocalnetError):
+    """The oracle program failed or said something that is no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One function call; ``trie_nodes`` is how many nodes each write or removal is charged for."""
+
+    code: bytes
+    method: str
+    context: VMContext
+    storage: Mapping[bytes, bytes] = field(default_factory=dict)
+    promise_results: tuple[PromiseResult, ...] = ()
+    trie_nodes: int = 0
+
+    def to_json(self, protocol_version: int) -> dict[str, Json]:
+        """The line that the oracle reads."""
+        data: dict[str, Json] = {
+            name: value.hex() if isinstance(value, bytes) else value
+            for name, value in asdict(self.context).items()
+        }
+        for name in ("account_balance", "account_locked_balance", "attached_deposit"):
+            data[name] = str(data[name])
+        data |= {
+            "protocol_version": protocol_version,
+            "code": self.code.hex(),
+            "method": self.method,
+            "promise_results": [None if r is None else r.hex() for r in self.promise_results],
+            "storage": {key.hex(): value.hex() for key, value in self.storage.items()},
+            "trie_nodes": self.trie_nodes,
+        }
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """All that can be seen of a call; ``error`` is Rust's Debug text."""
+
+    burnt_gas: int
+    used_gas: int
+    returned: Json
+    logs: list[str]
+    error: str | None
+    display: str | None
+    balance: int
+    storage_usage: int
+    storage: dict[str, str]
+    actions: list[Json]
+    profile: dict[str, int]
+
+
+class MemoryExternal:
+    """State and receipts of one call in memory; behaves as ``near-vm-runner``'s ``MockedExternal``.
+
+    A receipt's index is its position in ``actions``, which lists everything that was asked for.
+    """
+
+    def __init__(self, storage: Mapping[bytes, bytes], *, trie_nodes: int = 0, code: bytes = b"") -> None:
+        self.storage = dict(storage)
+        self.actions: list[dict[str, Json]] = []
+        self.validators: dict[str, int] = {}
+        self._trie_nodes = trie_nodes
+        self._touched = 0
+        self._data_ids = 0
+        self._code_hash = hashlib.sha256(code).digest()
+
+    def storage_get(self, key: bytes) -> bytes | None:
+        """The value, if there is one."""
+        return self.storage.get(key)
+
+    def storage_set(self, key: bytes, value: bytes) -> bytes | None:
+        """Store; the old value is returned."""
+        self._touched += self._trie_nodes
+        old = self.storage.get(key)
+        self.storage[key] = value
+        return old
+
+    def storage_remove(self, key: bytes) -> bytes | None:
+        """Remove; the old value is returned."""
+        self._touched += self._trie_nodes
+        return self.storage.pop(key, None)
+
+    def storage_has(self, key: bytes) -> bool:
+        """Whether there is a value."""
+        return key in self.storage
+
+    def trie_nodes(self) -> int:
+        """A constant number for each write and removal."""
+        return self._touched
+
+    def _log(self, kind: str, **fields: Json) -> int:
+        self.actions.append({kind: fields})
+        return len(self.actions) - 1
+
+    def _data_id(self) -> bytes:
+        digest = hashlib.sha256(self._data_ids.to_bytes(8, "little")).digest()
+        self._data_ids += 1
+        return digest
+
+    def create_action_receipt(self, deps: list[int], receiver: str) -> int:
+        """A receipt that waits for others."""
+        return self._log("CreateReceipt", receipt_indices=deps, receiver_id=receiver)
+
+    def get_receipt_receiver(self, index: int) -> str:
+        """The account a receipt goes to."""
+        (fields,) = self.actions[index].values()
+        return str(fields["receiver_id"])
+
+    def create_promise_yield_receipt(self, receiver: str) -> tuple[int, bytes]:
+        """A yielded receipt."""
+        data_id = self._data_id()
+        index = self._log("YieldCreate", data_id=b58encode(data_id), receiver_id=receiver, yield_id=None)
+        return index, data_id
+
+    def create_promise_yield_receipt_with_id(
+        self, receiver: str, yield_id: bytes
+    ) -> tuple[int, bytes] | None:
+        """A yielded receipt, unless the id is taken."""
+        name = b58encode(yield_id)
+        if any(action.get("YieldCreate", {}).get("yield_id") == name for action in self.actions):
+            return None
+        data_id = self._data_id()
+        index = self._log("YieldCreate", data_id=b58encode(data_id), receiver_id=receiver, yield_id=name)
+        return index, data_id
+
+    def submit_promise_resume_data(self, data_id: bytes, data: bytes) -> bool:
+        """Whether the yield was created in this call."""
+        name = b58encode(data_id)
+        self._log("YieldResume", data_id=name, data=list(data))
+        return any(action.get("YieldCreate", {}).get("data_id") == name for action in self.actions)
+
+    def submit_promise_resume_data_with_yield_id(self, yield_id: bytes, data: bytes) -> bool:
+        """Whether the yield was created in this call."""
+        name = b58encode(yield_id)
+        for action in self.actions:
+            created = action.get("YieldCreate", {})
+            if created.get("yield_id") == name:
+                self._log("YieldResume", data_id=created["data_id"], data=list(data))
+                return True
+        return False
+
+    def set_refund_to(self, index: int, account_id: str) -> None:
+        """Where refunds go."""
+        self._log("SetRefundTo", receipt_index=index, refund_to=account_id)
+
+    def validator_stake(self, account_id: str) -> int | None:
+        """A validator's stake."""
+        return self.validators.get(account_id)
+
+    def validator_total_stake(self) -> int:
+        """All stake."""
+        return sum(self.validators.values())
+
+    def code_of_current(self) -> tuple[int, bytes]:
+        """The code that runs is the account's own."""
+        return 1, self._code_hash
+
+    def append_action(self, index: int, action: Action, gas_weight: int = 0) -> None:
+        """Note an action as nearcore's mock does."""
+        kind, fields = _mock_action(action, gas_weight)
+        self._log(kind, receipt_index=index, **fields)
+
+
+def _key(key: PublicKey) -> str:
+    return str(key)
+
+
+def _mock_action(action: Action, gas_weight: int) -> tuple[str, dict[str, Json]]:  # noqa: C901, PLR0911, RUF100
+    match action:
+        case CreateAccount():
+            return "CreateAccount", {}
+        case DeployContract(code):
+            return "DeployContract", {"code": list(code)}
+        case DeployGlobalContract(code, by_account):
+            mode = "AccountId" if by_account else "CodeHash"
+            return "DeployGlobalContract", {"code": list(code), "mode": mode}
+        case UseGlobalContract(code_hash, account_id):
+            if code_hash is not None:
+                return "UseGlobalContract", {"contract_id": {"CodeHash": b58encode(code_hash)}}
+            return "UseGlobalContract", {"contract_id": {"AccountId": account_id}}
+        case FunctionCall(method_name, args, gas, deposit):
+            return "FunctionCallWeight", {
+                "method_name": list(method_name.encode()),
+                "args": list(args),
+                "attached_deposit": str(deposit),
+                "prepaid_gas": gas,
+                "gas_weight": gas_weight,
+            }
+        case Transfer(deposit):
+            return "Transfer", {"deposit": str(deposit)}
+        case Stake(stake, public_key):
+            return "Stake", {"stake": str(stake), "public_key": _key(public_key)}
+        case DeleteKey(public_key):
+            return "DeleteKey", {"public_key": _key(public_key)}
+        case DeleteAccount(beneficiary_id):
+            return "DeleteAccount", {"beneficiary_id": beneficiary_id}
+        case AddKey(public_key, access_key):
+            common: dict[str, Json] = {"public_key": _key(public_key), "nonce": access_key.nonce}
+            permission = access_key.permission
+            if isinstance(permission, FullAccess):
+                return "AddKeyWithFullAccess", common
+            allowance = permission.allowance
+            return "AddKeyWithFunctionCall", common | {
+                "allowance": None if allowance is None else str(allowance),
+                "receiver_id": permission.receiver_id,
+                "method_names": [list(name.encode()) for name in permission.method_names],
+            }
+        case _:
+            raise OracleError(f"a contract cannot ask for {type(action).__name__}")
+
+
+def run_here(call: Call, params: Params, *, cache_dir: Path | None = None) -> Observed:
+    """Run the call in this package's VM."""
+    ext = MemoryExternal(call.storage, trie_nodes=call.trie_nodes, code=call.code)
+    outcome = vm.run(
+        call.code, call.method, call.context, ext, call.promise_results, params, cache_dir=cache_dir
+    )
+    returned: Json = "none"
+    if isinstance(outcome.return_data, bytes):
+        returned = {"value": outcome.return_data.hex()}
+    elif outcome.return_data is not None:
+        returned = {"receipt": outcome.return_data}
+    return Observed(
+        burnt_gas=outcome.burnt_gas,
+        used_gas=outcome.used_gas,
+        returned=returned,
+        logs=list(outcome.logs),
+        error=None if outcome.error is None else outcome.error.debug(),
+        display=None if outcome.error is None else str(outcome.error),
+        balance=outcome.balance,
+        storage_usage=outcome.storage_usage,
+        storage={key.hex(): value.hex() for key, value in ext.storage.items()},
+        actions=ext.actions,
+        profile={
+            f"{row['cost_category']}/{row['cost'].lower()}": int(row["gas_used"])
+            for row in outcome.profile.to_json()
+        },
+    )
+
+
+class Oracle:
+    """The running oracle program; a context manager."""
+
+    def __init__(self, program: Path, protocol_version: int = 86) -> None:
+        self._protocol_version = protocol_version
+        self._process = subprocess.Popen(
+            [program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def __enter__(self) -> Oracle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+    def run(self, call: Call) -> Observed:
+        """Run the call in nearcore's VM."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        if stdin is None or stdout is None:
+            raise OracleError("the oracle has no pipes")
+        stdin.write(json.dumps(call.to_json(self._protocol_version)) + "\n")
+        stdin.flush()
+        line = stdout.readline()
+        if not line:
+            raise OracleError("the oracle program ended", hint="Run it by hand with the same line.")
+        answer = json.loads(line)
+        if "runner_error" in answer:
+            raise OracleError(f"nearcore's VM could not run the call: {answer['runner_error']}")
+        error = answer.pop("error")
+        return Observed(
+            **(answer | {"balance": int(answer["balance"])}),
+            error=None if error is None else error["debug"],
+            display=None if error is None else error["display"],
+        )
