@@ -397,7 +397,12 @@ def pck_extension(certificate: x509.Certificate) -> PckExtension:
         raise QuoteError("the leaf certificate has no Intel SGX extension, so it is no PCK") from error
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise QuoteError("the Intel SGX extension cannot be read")
-    values = _pairs(extension.value)
+    return pck_extension_from_der(extension.value)
+
+
+def pck_extension_from_der(der: bytes) -> PckExtension:
+    """The same from the extension's DER."""
+    values = _pairs(der)
     tcb = _pairs_of(values.get("2"), "the TCB")
     configuration = _pairs_of(values["7"], "the configuration") if "7" in values else {}
     return PckExtension(
