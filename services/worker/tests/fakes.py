@@ -45,6 +45,7 @@ class FakeCoordinator:
     failures: list[int] = field(default_factory=list)
     wasm: dict[str, bytes] = field(default_factory=dict)
     refuse_sessions: bool = False
+    disown: bool = False
     _challenges: set[str] = field(default_factory=set)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     _runner: web.AppRunner | None = None
@@ -113,6 +114,7 @@ class FakeCoordinator:
 
     async def _heartbeat(self, request: web.Request) -> web.Response:
         body = await request.json()
+        assert body["status"] in ("online", "busy", "offline")
         self.heartbeats.append(body["jobs"])
         return self._without_session(request) or web.json_response({"lost": self.lost})
 
@@ -121,8 +123,9 @@ class FakeCoordinator:
             return refusal
         body = await request.json()
         deadline = asyncio.get_running_loop().time() + min(body["wait_ms"] / 1000, 0.5)
-        while not self.queue and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.005)  # noqa: ASYNC110 - tests put jobs into a plain list
+        # tests put jobs into a plain list, so that it has to be looked at again
+        while not self.queue and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
         taken, self.queue = self.queue[: body["max_jobs"]], self.queue[body["max_jobs"] :]
         return web.json_response({"jobs": taken})
 
@@ -133,7 +136,13 @@ class FakeCoordinator:
         self.requests += 1
         if body["batch"] is not None:
             self.batches.append(body["batch"])
-        results = []
+        if body["batch"] is None:
+            assert all(item["output_base64"] == "" and not item["success"] for item in body["completions"])
+        results: list[dict[str, Any]] = []
+        if self.disown:
+            for item in body["completions"]:
+                results.append({"job_id": item["job_id"], "finalized": False, "reason": "not_claimer"})
+            return web.json_response({"results": results}, status=403)
         async with self._arrived:
             for item in body["completions"]:
                 first = item["job_id"] not in self.completions

@@ -279,6 +279,17 @@ async def test_a_session_that_is_gone_is_opened_again(rig: Any, fakes: ModuleTyp
     assert rig.coordinator.opened == 2
 
 
+async def test_a_completion_of_a_job_that_is_not_ours_any_more_is_dropped(
+    rig: Any, fakes: ModuleType, echo: Any
+) -> None:
+    rig.coordinator.disown = True
+    (held,) = rig.start(fakes.https_job("alice.test/echo", b"late"))
+    await asyncio.wait_for(held.task, 20)
+    assert not rig.coordinator.completions
+    assert rig.coordinator.opened == 1
+    assert not rig.outbox.entries()
+
+
 async def test_the_environment_names_the_request(rig: Any, guests: ModuleType) -> None:
     source = wasm_url_source(*rig.coordinator.publish(guests.ENVIRONMENT))
     (completion,) = await rig.finish(rig.chain.add_request(20, source, "", attached_usd="5"))

@@ -27,7 +27,6 @@ from outlayer_worker.executor.model import RunResult, bounded_text
 from outlayer_worker.executor.pool import ExecutorPool
 from outlayer_worker.jobs import Attested, Completion, HttpsCall, Job, NearRequest
 from outlayer_worker.metrics import Metrics
-from outlayer_worker.output import NEAR_FAILURE
 from outlayer_worker.preparation import Finished, HostLimits, Place, Prepared
 from outlayer_worker.resolution import Resolution
 from outlayer_worker.wasm_source import WasmSource
@@ -276,7 +275,7 @@ def _without_record(job: Job, error: JobError) -> Completion:
         job_id=job.job_id,
         attempt=job.attempt,
         success=False,
-        output=NEAR_FAILURE if job.near is not None else b"",
+        output=b"",
         instructions=0,
         time_ms=0,
         error=bounded_text(error.message),

@@ -220,9 +220,7 @@ class Worker:
         while True:
             await asyncio.sleep(min(10.0, self._lease_seconds / 3))
             try:
-                lost = await coordinator.heartbeat(
-                    "stopping" if self._stopping else "running", list(self._held)
-                )
+                lost = await coordinator.heartbeat(self._status(), list(self._held))
             except WorkerError as error:
                 log.warning("heartbeat_failed", error=str(error))
                 continue
@@ -230,6 +228,11 @@ class Worker:
                 held = self._held.get(job_id)
                 if held is not None and held.task is not None and not held.delivering:
                     held.task.cancel()
+
+    def _status(self) -> str:
+        if self._stopping:
+            return "offline"
+        return "busy" if self._capacity() <= 0 else "online"
 
     async def _drain(self) -> None:
         """Take no more jobs and give those in hand some time; what is left then runs out of its lease."""
