@@ -15,6 +15,7 @@ from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.policy import Policy
 from outlayer_cli.embedded import write_secret
 from outlayer_cli.layout import Layout
+from outlayer_near.primitives import b58encode
 
 LIFE_SECONDS = 365 * 24 * 3600
 RENEWAL_SECONDS = 60 * 24 * 3600
@@ -28,7 +29,7 @@ def maintainer_key(place: Layout) -> Ed25519PrivateKey:
     key = Ed25519PrivateKey.from_private_bytes(bytes.fromhex(path.read_text().strip()))
     place.policy.mkdir(parents=True, exist_ok=True)
     public = place.policy / "maintainer.pub"
-    text = f"{key.public_key().public_bytes_raw().hex()}\n"
+    text = f"ed25519:{b58encode(key.public_key().public_bytes_raw())}\n"
     if not public.exists() or public.read_text() != text:
         public.write_text(text)
     return key
