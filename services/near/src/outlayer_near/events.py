@@ -199,10 +199,11 @@ class RpcSource:
         if not await self._is_final(height):
             return None
         try:
-            header = await self._header(height)
-            if header is None:
+            block = await self._find(height)
+            if block is None:
                 return Block.none_at(height)
-            await self._load(height)
+            header = block["header"]
+            await self._load(height, block)
             found = await asyncio.gather(*(self._receipts(*item) for item in self._candidates(height)))
             receipts = [receipt for by_block in found for receipt in by_block.get(header["hash"], ())]
             return Block(
@@ -232,24 +233,24 @@ class RpcSource:
             self._final = await self._rpc.head_height()
         return height <= self._final
 
-    async def _header(self, height: int) -> dict[str, Any] | None:
-        """The header; None when the next block names an older one as its parent, which proves the skip."""
+    async def _find(self, height: int) -> dict[str, Any] | None:
+        """The node's block; None when the next block names an older one as its parent, which proves the skip."""
         for following in range(height, self._final + 1):
             try:
-                header: dict[str, Any] = (await self._rpc.block(following))["header"]
+                block = await self._rpc.block(following)
             except RpcError as error:
                 if error.name != "UNKNOWN_BLOCK":
                     raise
                 continue
             if following == height:
-                return header
-            if int(header["prev_height"]) < height:
+                return block
+            if int(block["header"]["prev_height"]) < height:
                 return None
             break
         raise RpcUnavailableError(f"the node knows block {self._final} but not block {height}")
 
-    async def _load(self, height: int) -> None:
-        """Know the transactions of ``height`` and the blocks before it."""
+    async def _load(self, height: int, block: dict[str, Any]) -> None:
+        """Know the transactions of ``block`` and the blocks before it."""
         wanted = range(max(0, height - self._look_back), height + 1)
         for old in [known for known in self._transactions if known not in wanted]:
             forgotten = self._transactions.pop(old)
@@ -258,10 +259,10 @@ class RpcSource:
         done = [item for item in self._older if item in self._finished and self._finished[item].head < height]
         for tx_hash in done:
             del self._older[tx_hash], self._finished[tx_hash]
+        if height not in self._transactions:
+            self._transactions[height] = await self._transactions_of(block)
         missing = [number for number in wanted if number not in self._transactions]
-        loaded = await asyncio.gather(
-            *(self._transactions_of(number, wanted=number == height) for number in missing)
-        )
+        loaded = await asyncio.gather(*(self._transactions_before(number) for number in missing))
         self._transactions.update(zip(missing, loaded, strict=True))
 
     def _candidates(self, height: int) -> list[tuple[str, str]]:
@@ -272,21 +273,21 @@ class RpcSource:
                 found.update(self._transactions[number])
         return list(found.items())
 
-    async def _transactions_of(self, height: int, *, wanted: bool) -> list[tuple[str, str]]:
-        try:
-            async with self._slots:
-                block = await self._rpc.block(height)
-                chunks = [
-                    await self._rpc.chunk(item["chunk_hash"])
-                    for item in block["chunks"]
-                    if int(item["height_included"]) == height
-                ]
-        except RpcError as error:
-            # before the wanted block there may be skipped heights, and blocks that the node no longer has
-            if not wanted and error.name in ("UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK"):
-                return []
-            raise
+    async def _transactions_of(self, block: dict[str, Any]) -> list[tuple[str, str]]:
+        height = int(block["header"]["height"])
+        hashes = [item["chunk_hash"] for item in block["chunks"] if int(item["height_included"]) == height]
+        chunks = [await self._rpc.chunk(chunk_hash) for chunk_hash in hashes]
         return [(item["hash"], item["signer_id"]) for chunk in chunks for item in chunk["transactions"]]
+
+    async def _transactions_before(self, height: int) -> list[tuple[str, str]]:
+        """Before the wanted block there may be skipped heights, and blocks that the node no longer has."""
+        async with self._slots:
+            try:
+                return await self._transactions_of(await self._rpc.block(height))
+            except RpcError as error:
+                if error.name in ("UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK"):
+                    return []
+                raise
 
     async def _receipts(self, tx_hash: str, signer_id: str) -> dict[str, list[ReceiptLogs]]:
         """Receipts of a transaction by block hash; remembered once everything it began is final."""

@@ -30,6 +30,15 @@ U128 = Annotated[int, BeforeValidator(_amount), PlainSerializer(str, return_type
 """An amount: an int here, a string of decimal digits in JSON."""
 
 
+ResponseFormat = Literal["Bytes", "Text", "Json"]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: item for key, item in value.items() if item is not None}
+    return value
+
+
 class _Model(BaseModel):
     # what contracts of a later version add must not break an older reader
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -91,11 +100,7 @@ class ResourceLimits(_Model):
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        if value is None:
-            return {}
-        if isinstance(value, Mapping):
-            return {key: item for key, item in value.items() if item is not None}
-        return value
+        return {} if value is None else _without_nulls(value)
 
 
 class SecretsReference(_Model):
@@ -114,7 +119,7 @@ class RequestData(_Model):
     input_data: str = ""
     input_data_in_state: bool = False
     secrets_ref: SecretsReference | None = None
-    response_format: Literal["Bytes", "Text", "Json"] = "Text"
+    response_format: ResponseFormat = "Text"
     payment: U128 = 0
     attached_usd: U128 = 0
     timestamp: int = 0
@@ -127,9 +132,7 @@ class RequestData(_Model):
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: item for key, item in value.items() if item is not None}
-        return value
+        return _without_nulls(value)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -137,14 +140,30 @@ class RequestData(_Model):
 
 
 class PendingRequest(_Model):
-    """What the main contract's ``get_request`` shows."""
+    """What the main contract's ``get_request`` shows. ``sender_id`` is the caller (predecessor), not the signer.
+
+    ``input_data`` is set only when the input is too large for the event.
+    """
 
     request_id: int
     sender_id: str
     data_id: list[int] = Field(default_factory=list)
+    execution_source: ExecutionSource | None = None
+    resolved_source: ExecutionSource | None = None
+    resource_limits: ResourceLimits = ResourceLimits()
+    secrets_ref: SecretsReference | None = None
+    response_format: ResponseFormat = "Text"
     input_data: str | None = None
     payer_account_id: str | None = None
     payment: U128 = 0
+    attached_usd: U128 = 0
+    timestamp: int = 0
+    output_submitted: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, value: Any) -> Any:
+        return _without_nulls(value)
 
 
 class Project(_Model):
@@ -203,6 +222,7 @@ class WorkerKey(_Model):
     fmspc: str
     verified_at: int
     expires_at: int
+    quote_report_sha256: str | None = None
 
 
 class RegisterResult(_Model):
@@ -211,9 +231,35 @@ class RegisterResult(_Model):
     status: Literal["approved", "rejected"]
     public_key: str | None = None
     measurement_set: int | None = None
+    tcb_status: str | None = None
+    fmspc: str | None = None
+    verified_at: int | None = None
     expires_at: int | None = None
     reason: str | None = None
     detail: str | None = None
+
+
+class CollateralInfo(_Model):
+    """What the register contract holds for one platform; times in unix seconds, or as the collateral dates them."""
+
+    fmspc: str
+    sha256: str
+    tcb_evaluation_data_number: int
+    issue_date: str | int
+    next_update: str | int
+    stored_at: int
+
+
+class RequestParams(_Model):
+    """``params`` of ``request_execution``. A caller cannot name a storage namespace (R1), so there is no uuid."""
+
+    force_rebuild: bool = False
+    store_on_fastfs: bool = False
+    compile_only: bool = False
+    attached_usd: U128 | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return self.model_dump(exclude_none=True)
 
 
 class ResourceMetrics(_Model):

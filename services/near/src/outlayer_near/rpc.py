@@ -161,10 +161,9 @@ class NearRpc:
             raise
         if "error" in answer:
             raise ViewError(f"{contract}.{method} failed: {answer['error']}")
-        result = answer.get("result")
         try:
-            return bytes(result if isinstance(result, list) else [None])
-        except (TypeError, ValueError) as error:
+            return bytes(list(answer["result"]))  # a lone number would give that many zeros
+        except (KeyError, TypeError, ValueError) as error:
             raise RpcUnavailableError(f"the node's answer to {contract}.{method} holds no bytes") from error
 
     async def view(

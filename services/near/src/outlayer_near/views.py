@@ -3,11 +3,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from dataclasses import dataclass
 from typing import Any
 
-from outlayer_near.models import MeasurementSet, PendingRequest, Pricing, Project, Version, WorkerKey
+from outlayer_near.models import (
+    CollateralInfo,
+    MeasurementSet,
+    PendingRequest,
+    Pricing,
+    Project,
+    Version,
+    WorkerKey,
+)
 from outlayer_near.rpc import NearRpc
 
 
@@ -39,6 +48,9 @@ class OutlayerViews:
         args = {"project_id": project_id, "from_index": from_index, "limit": limit}
         return [Version.model_validate(item) for item in await self._view("list_versions", **args)]
 
+    async def get_version_count(self, project_id: str) -> int:
+        return int(await self._view("get_version_count", project_id=project_id))
+
     async def list_user_projects(self, account_id: str) -> list[Project]:
         found = await self._view("list_user_projects", account_id=account_id)
         return [Project.model_validate(item) for item in found]
@@ -62,6 +74,40 @@ class OutlayerViews:
         """Owner and operator."""
         owner, operator = await self._view("get_config")
         return str(owner), str(operator)
+
+    async def get_stats(self) -> tuple[int, int]:
+        """Executions that came to their end, and yoctoNEAR of fees."""
+        executions, fees = await self._view("get_stats")
+        return int(executions), int(fees)
+
+    async def get_event_metadata(self) -> tuple[str, str]:
+        """Standard and version that the contract writes into its events."""
+        standard, version = await self._view("get_event_metadata")
+        return str(standard), str(version)
+
+    async def get_pending_request_ids(self, from_index: int = 0, limit: int = 50) -> list[int]:
+        found = await self._view("get_pending_request_ids", from_index=from_index, limit=limit)
+        return [int(item) for item in found]
+
+    async def has_pending_output(self, request_id: int) -> bool:
+        return bool(await self._view("has_pending_output", request_id=request_id))
+
+    async def get_pending_output(self, request_id: int) -> bytes | None:
+        """A large output that was handed in and not delivered yet."""
+        found = await self._view("get_pending_output", request_id=request_id)
+        return None if found is None else base64.b64decode(found, validate=True)
+
+    async def get_payment_token_contract(self) -> str | None:
+        found = await self._view("get_payment_token_contract")
+        return None if found is None else str(found)
+
+    async def get_developer_earnings(self, account_id: str) -> int:
+        """Micro-USD that projects of this account earned and that were not withdrawn."""
+        return int(await self._view("get_developer_earnings", account_id=account_id))
+
+    async def get_user_stablecoin_balance(self, account_id: str) -> int:
+        """Micro-USD that this account deposited for attached_usd."""
+        return int(await self._view("get_user_stablecoin_balance", account_id=account_id))
 
 
 @dataclass(frozen=True)
@@ -96,6 +142,16 @@ class RegisterViews:
         collateral: dict[str, Any] = json.loads(found)
         return collateral
 
+    async def get_collateral_info(self) -> list[CollateralInfo]:
+        found = await self._view("get_collateral_info")
+        return [CollateralInfo.model_validate(item) for item in found]
+
+    async def get_approved_measurements(self) -> list[dict[str, str]]:
+        """Measurements of the sets that are active now."""
+        found: list[dict[str, str]] = await self._view("get_approved_measurements")
+        return found
+
     async def get_root_ca(self) -> dict[str, Any]:
+        """``sha256`` of the root certificate that quotes must chain to, and ``simulated``."""
         found: dict[str, Any] = await self._view("get_root_ca")
         return found
