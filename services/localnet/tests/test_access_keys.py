@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import pytest
+
+from outlayer_localnet.testing import NEAR, TGAS, Localnet, RpcFailedError, TestAccount
 from outlayer_near.primitives import (
     AccessKey,
     AddKey,
@@ -14,8 +16,6 @@ from outlayer_near.primitives import (
     PublicKey,
     Transfer,
 )
-
-from outlayer_localnet.testing import NEAR, TGAS, Localnet, RpcFailedError, TestAccount
 
 
 def limited_key(

@@ -6,6 +6,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from localnet_contracts import kitchen_sink
+
+from outlayer_localnet.admission import InvalidTxError
+from outlayer_localnet.chain import Chain
+from outlayer_localnet.genesis import GENESIS_BALANCES
+from outlayer_localnet.state import Account
 from outlayer_near.primitives import (
     AccessKey,
     AddKey,
@@ -19,11 +24,6 @@ from outlayer_near.primitives import (
     Transaction,
     Transfer,
 )
-
-from outlayer_localnet.admission import InvalidTxError
-from outlayer_localnet.chain import Chain
-from outlayer_localnet.genesis import GENESIS_BALANCES
-from outlayer_localnet.state import Account
 
 KEY = KeyPair(bytes(range(32)))
 SUPPLY = sum(GENESIS_BALANCES.values())

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 from localnet_contracts import kitchen_sink
-from outlayer_near.primitives import DeployContract, FunctionCall
 
 from outlayer_localnet.testing import NEAR, TGAS, CallFailedError, Localnet, TestAccount
+from outlayer_near.primitives import DeployContract, FunctionCall
 
 
 def call_error(result) -> object:

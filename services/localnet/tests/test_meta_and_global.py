@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 from localnet_contracts import kitchen_sink
+
+from outlayer_localnet.testing import NEAR, TGAS, Localnet, TestAccount
 from outlayer_near.primitives import (
     AccessKey,
     Action,
@@ -23,8 +25,6 @@ from outlayer_near.primitives import (
     b58encode,
     delegate_hash,
 )
-
-from outlayer_localnet.testing import NEAR, TGAS, Localnet, TestAccount
 
 
 def delegate(net: Localnet, sender: TestAccount, receiver: str, *actions: Action, **changes) -> Delegate:

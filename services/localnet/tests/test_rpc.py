@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import threading
 import time
@@ -13,9 +14,9 @@ import urllib.request
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from outlayer_near.primitives import CreateAccount, Transfer
 
 from outlayer_localnet.testing import NEAR, TGAS, Localnet, RpcFailedError, TestAccount, localnet
+from outlayer_near.primitives import CreateAccount, Transfer
 
 
 def post(net: Localnet, body: bytes) -> tuple[int, dict]:
@@ -162,7 +163,7 @@ def test_blocks_form_a_chain_with_rising_times(net: Localnet):
     for _ in range(3):
         net.produce_block()
     blocks = [net.block(height)["header"] for height in range(net.height + 1)]
-    for before, after in zip(blocks, blocks[1:], strict=False):
+    for before, after in itertools.pairwise(blocks):
         assert after["prev_hash"] == before["hash"]
         assert after["timestamp"] > before["timestamp"]
 

@@ -63,7 +63,10 @@ class Store:
         self._lock = threading.RLock()
         try:
             self._db = sqlite3.connect(
-                ":memory:" if path is None else path, check_same_thread=False, isolation_level=None
+                ":memory:" if path is None else path,
+                check_same_thread=False,
+                isolation_level=None,
+                timeout=0.2,
             )
             # one node per state directory: the lock goes when the process does, however it ends
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
