@@ -52,7 +52,7 @@ def load_or_create(folder: Path, measurements: Mapping[str, str]) -> Identity:
         raise ConfigError(f"others may read {path}", hint=f"chmod 600 {path}")
     try:
         content = json.loads(path.read_text())
-        key = KeyPair.from_secret(content["private_key"])
+        key = KeyPair.from_secret(str(content["private_key"]))
         measured = dict(content["measurements"])
     except (ValueError, KeyError, TypeError, NearError) as error:
         raise ConfigError(

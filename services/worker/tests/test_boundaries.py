@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: MIT
+"""Settings, keys, jobs from the wire, limits in blocks, and the exact bytes of calls."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from outlayer_attestation.record import TaskRecordV2, sha256_hex
+from outlayer_near.models import wasm_url_source
+from outlayer_near.primitives import PublicKey, Signature
+from outlayer_near.sender import TxOutcome
+from outlayer_worker import guest_env, preparation
+from outlayer_worker.chain import ChainRequest, Head, ResolvedProject, charged_cost
+from outlayer_worker.config import Config, from_environment
+from outlayer_worker.errors import ConfigError, JobError, ProtocolError
+from outlayer_worker.executor.model import Category, RunResult
+from outlayer_worker.guest_env import GuestContext, ProjectContext, guest_environment
+from outlayer_worker.identity import KEY_FILE, load_or_create
+from outlayer_worker.jobs import Job, parse_job
+from outlayer_worker.preparation import HostLimits, Place
+from outlayer_worker.registration import needs_renewal
+from outlayer_worker.resolution import INLINE_LIMIT, Resolution, resolve_call
+
+HOST = HostLimits(256, 180.0, 1 << 20, 1 << 16)
+PLACE = Place("localnet", "outlayer.test", "ed25519:key")
+SOURCE = wasm_url_source("http://example.com/x", "a" * 64)
+MEASURED = {"mrtd": "ab" * 48}
+SETTINGS = {
+    "COORDINATOR_URL": "http://127.0.0.1:8080/",
+    "WORKER_TOKEN_FILE": "/nowhere/token",
+    "WORKER_ID": "w1",
+    "NEAR_RPC_URL": "http://127.0.0.1:3030",
+    "OUTLAYER_CONTRACT_ID": "outlayer.test",
+    "OPERATOR_ACCOUNT_ID": "worker.outlayer.test",
+    "INIT_ACCOUNT_ID": "init.outlayer.test",
+    "INIT_ACCOUNT_KEY_FILE": "/nowhere/init.json",
+    "NEAR_NETWORK_ID": "localnet",
+    "WORKER_STATE_DIR": "/nowhere/state",
+}
+
+
+# --- settings ---
+
+
+def test_settings_have_defaults() -> None:
+    config = from_environment(SETTINGS)
+    assert config.coordinator_url == "http://127.0.0.1:8080"
+    assert (config.executors, config.max_batch, config.health_port) == (2, 32, 0)
+    assert config.near_block_feed_url is None
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_missing_setting_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        from_environment({**SETTINGS, name: ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EXECUTORS", "0"),
+        ("MAX_BATCH", "many"),
+        ("COORDINATOR_URL", "localhost"),
+        ("NEAR_RPC_URL", "ftp://x"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        from_environment({**SETTINGS, name: value})
+
+
+def test_a_token_file_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    config: Config = replace(from_environment(SETTINGS), worker_token_file=tmp_path / "token")
+    with pytest.raises(ConfigError, match="WORKER_TOKEN_FILE"):
+        config.worker_token()
+    (tmp_path / "token").write_text("secret\n")
+    assert config.worker_token() == "secret"
+
+
+# --- identity ---
+
+
+def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
+    first = load_or_create(tmp_path / "state", MEASURED)
+    path = tmp_path / "state" / KEY_FILE
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load_or_create(tmp_path / "state", MEASURED).public_key == first.public_key
+    assert first.key.secret not in repr(first)
+
+
+def test_other_measurements_get_another_key(tmp_path: Path) -> None:
+    first = load_or_create(tmp_path, MEASURED)
+    second = load_or_create(tmp_path, {"mrtd": "cd" * 48})
+    assert first.public_key != second.public_key
+    assert load_or_create(tmp_path, {"mrtd": "cd" * 48}).public_key == second.public_key
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"private_key": 5}', '{"private_key": "ed25519:x"}'])
+def test_a_broken_key_file_is_a_clear_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / KEY_FILE
+    path.write_text(content)
+    path.chmod(0o600)
+    with pytest.raises(ConfigError, match="worker key"):
+        load_or_create(tmp_path, MEASURED)
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    load_or_create(tmp_path, MEASURED)
+    (tmp_path / KEY_FILE).chmod(0o644)
+    with pytest.raises(ConfigError, match="others may read"):
+        load_or_create(tmp_path, MEASURED)
+
+
+def test_a_challenge_is_signed_under_its_own_tag(tmp_path: Path) -> None:
+    worker = load_or_create(tmp_path, MEASURED)
+    signature = Signature(0, worker.sign_challenge(bytes(32)))
+    key = PublicKey.parse(worker.public_key)
+    assert key.verify(b"outlayer/tee-session/v1\0" + bytes(32), signature)
+    assert not key.verify(bytes(32), signature)
+
+
+def test_the_key_of_the_code_cache_is_not_the_signing_key(tmp_path: Path) -> None:
+    worker = load_or_create(tmp_path, MEASURED)
+    assert len(worker.cache_key()) == 32
+    assert worker.cache_key().hex() not in (tmp_path / KEY_FILE).read_text()
+
+
+# --- jobs ---
+
+
+def test_a_job_from_the_wire_is_read(fakes: ModuleType) -> None:
+    job = parse_job(fakes.https_job("alice.test/echo", b"\x00\xff"))
+    assert job.https is not None
+    assert job.https.input == b"\x00\xff"
+    assert job.https.compute_limit_usd == 10000
+    near = parse_job(fakes.near_job(5, b"\x01" * 32, 77))
+    assert near.near is not None
+    assert (near.near.request_id, near.near.block_height) == (5, 77)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(st.data())
+def test_a_job_with_any_field_changed_is_read_or_refused(fakes: ModuleType, data: st.DataObject) -> None:
+    value: dict[str, Any] = data.draw(
+        st.sampled_from([fakes.https_job("a/b", b"x"), fakes.near_job(1, bytes(32), 2)])
+    )
+    place = data.draw(st.sampled_from([item for item in (value, value["https"], value["near"]) if item]))
+    place[data.draw(st.sampled_from(sorted(place)))] = data.draw(JSON)
+    try:
+        job = parse_job(value)
+    except ProtocolError:
+        return
+    assert isinstance(job, Job)
+    assert (job.https is None) != (job.near is None)
+
+
+@given(JSON)
+def test_anything_else_is_no_job(value: Any) -> None:
+    with pytest.raises(ProtocolError):
+        parse_job(value)
+
+
+# --- environment of guests ---
+
+
+def context(**fields: Any) -> GuestContext:
+    return GuestContext("HTTPS", "localnet", "a.test", "a.test", 1, 2, 3, **fields)
+
+
+def test_r20_the_list_of_names_is_what_guests_get() -> None:
+    with_project = guest_environment(context(project=ProjectContext("alice.test/echo", "p1")))
+    assert set(with_project) == set(guest_env.ALWAYS + guest_env.NEAR_ONLY + guest_env.PROJECT_ONLY)
+    assert set(with_project) <= guest_env.RESERVED
+    assert set(guest_environment(context())) == set(guest_env.ALWAYS + guest_env.NEAR_ONLY)
+
+
+def test_r3_a_project_id_splits_into_owner_and_name() -> None:
+    environment = guest_environment(context(project=ProjectContext("alice.test/echo", "p1")))
+    assert environment["OUTLAYER_PROJECT_OWNER"] == "alice.test"
+    assert environment["OUTLAYER_PROJECT_NAME"] == "echo"
+
+
+# --- limits ---
+
+
+def chain_request(fakes: ModuleType, **fields: Any) -> ChainRequest:
+    chain = fakes.FakeChain()
+    chain.add_request(1, SOURCE, "in", **fields)
+    found: ChainRequest = chain.requests[1]
+    return found
+
+
+@given(passed=st.integers(0, 250), pace=st.floats(0.01, 2.0))
+def test_a_near_run_ends_before_its_yield_expires(fakes: ModuleType, passed: int, pace: float) -> None:
+    found = chain_request(fakes)
+    start = found.event.block_timestamp / 1e9
+    head = Head(found.event.block_height + passed, start + passed * pace)
+    try:
+        seconds = preparation.near_seconds(found, head, HOST, block_seconds=0.6)
+    except JobError as error:
+        assert error.category == "too_late"
+        return
+    assert 0 < seconds <= HOST.max_seconds
+    # even when blocks come as fast as they have come so far, some are left when the run ends
+    fastest = min(0.6, pace) if passed >= 10 else 0.6
+    assert passed + seconds / fastest < preparation.YIELD_BLOCKS - preparation.MARGIN_BLOCKS + 1
+
+
+def test_a_long_https_run_is_bounded_by_the_worker(fakes: ModuleType) -> None:
+    job = parse_job(fakes.https_job("a.test/b", b"", max_execution_seconds=100000))
+    assert job.https is not None
+    project = ResolvedProject(ProjectContext("a.test/b", "p1"), "a" * 64, SOURCE)
+    prepared = preparation.prepare_https(job, job.https, project, HOST, PLACE)
+    assert prepared.request.limits.seconds == HOST.max_seconds
+    assert prepared.subject.max_execution_seconds == 100000
+
+
+def test_more_memory_than_executors_have_is_refused(fakes: ModuleType) -> None:
+    job = parse_job(fakes.https_job("a.test/b", b"", max_memory_mb=10_000))
+    assert job.https is not None
+    project = ResolvedProject(ProjectContext("a.test/b", "p1"), "a" * 64, SOURCE)
+    with pytest.raises(JobError, match="10000 MiB") as caught:
+        preparation.prepare_https(job, job.https, project, HOST, PLACE)
+    assert caught.value.category == "limits_exceeded"
+
+
+@pytest.mark.parametrize("digest", ["", "A" * 64, "a" * 63, "../../../etc/passwd"])
+def test_a_hash_that_is_none_is_refused(digest: str) -> None:
+    with pytest.raises(JobError, match="SHA-256"):
+        preparation.wasm_url(wasm_url_source("http://example.com/x", digest))
+
+
+@given(
+    output=st.binary(max_size=60),
+    category=st.none() | st.sampled_from(list(Category)),
+    format_=st.sampled_from(["Bytes", "Text", "Json"]),
+    instructions=st.integers(0, 2**40),
+)
+def test_a_record_always_hashes_what_is_delivered(
+    fakes: ModuleType, output: bytes, category: Category | None, format_: str, instructions: int
+) -> None:
+    job = parse_job(fakes.near_job(1, bytes(32), 2))
+    found = chain_request(fakes, response_format=format_)
+    prepared = preparation.prepare_near(job, found, HOST, 10.0, PLACE)
+    finished = preparation.finish(prepared, RunResult(output, b"", instructions, 3, category, "why"), 99)
+    record: TaskRecordV2 = finished.record
+    assert record.output_sha256 == sha256_hex(finished.output)
+    assert record.success == (finished.near_output is not None) == (finished.error_category is None)
+    if not record.success:
+        assert finished.output == b"null"
+    assert (record.instructions, record.timestamp) == (instructions, 99)
+
+
+# --- calls to the contract ---
+
+
+@given(
+    request_id=st.integers(0, 2**64 - 1),
+    text=st.text(st.characters(exclude_categories=["Cs"]), max_size=2000),
+    error=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=500),
+)
+def test_the_call_is_json_and_large_results_go_through_state(
+    request_id: int, text: str, error: str | None
+) -> None:
+    output = None if error is not None else b'{"Text":' + json.dumps(text).encode() + b"}"
+    resolution = Resolution(request_id, error is None, output, error, 5, 6)
+    method, arguments = resolve_call(resolution)
+    value = json.loads(arguments)
+    assert value["request_id"] == request_id
+    inner = value["response"] if method == "resolve_execution" else value
+    assert inner["success"] == (error is None)
+    assert inner["output"] == (None if error is not None else {"Text": text})
+    assert inner["error"] == error
+    assert inner["resources_used"] == {"instructions": 5, "time_ms": 6, "compile_time_ms": None}
+    if method == "resolve_execution" and error is None:
+        assert len(arguments) < INLINE_LIMIT + 60
+    if len(output or b"") >= INLINE_LIMIT:
+        assert method == "submit_execution_output_and_resolve"
+
+
+@pytest.mark.parametrize(
+    ("logs", "charged"),
+    [
+        (('[[yNEAR charged: "123"]]',), 123),
+        (("other", '[[yNEAR charged: "1000000000000000000000"]]'), 10**21),
+        ((), None),
+        (('x [[yNEAR charged: "5"]]',), None),
+        (('[[yNEAR charged: "-5"]]',), None),
+    ],
+)
+def test_the_charged_amount_is_read_from_the_log(logs: tuple[str, ...], charged: int | None) -> None:
+    assert charged_cost(TxOutcome("h", "s", True, b"", None, logs, 0, {})) == charged
+
+
+def test_a_key_is_renewed_well_before_it_expires() -> None:
+    assert not needs_renewal(0, 30, 19.9)
+    assert needs_renewal(0, 30, 20)
+    assert needs_renewal(0, 30, 31)
