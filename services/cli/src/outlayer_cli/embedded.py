@@ -26,6 +26,7 @@ POSTGRES_USER = "outlayer"
 POSTGRES_DATABASE = "outlayer"
 OLDEST_POSTGRES = 15
 _CONNECT_TIMEOUT_SECONDS = 0.5
+_RECOVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -197,13 +198,26 @@ def postgres_url(port: int, password: str, database: str = POSTGRES_DATABASE) ->
 
 
 def ensure_postgres_database(port: int, password: str, database: str = POSTGRES_DATABASE) -> None:
-    """Create the database in a server that runs, unless it is there already."""
+    """Create the database in a server that listens, unless it is there already.
+
+    A server listens before it has recovered; until then it refuses connections, which is waited out.
+    """
     import asyncio
 
     import asyncpg
 
+    async def connect() -> asyncpg.Connection:
+        deadline = time.monotonic() + _RECOVERY_SECONDS
+        while True:
+            try:
+                return await asyncpg.connect(postgres_url(port, password, "postgres"), timeout=20)
+            except (asyncpg.CannotConnectNowError, ConnectionError):
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.1)
+
     async def create() -> None:
-        connection = await asyncpg.connect(postgres_url(port, password, "postgres"), timeout=20)
+        connection = await connect()
         try:
             if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
                 await connection.execute(f'CREATE DATABASE "{database}"')
