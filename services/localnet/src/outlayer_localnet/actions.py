@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import structlog
+
 from outlayer_localnet import fees, vm_errors
 from outlayer_localnet.context import BlockContext
 from outlayer_localnet.ext import RuntimeExt
@@ -54,6 +56,8 @@ from outlayer_near.primitives import (
     UseGlobalContract,
     delegate_hash,
 )
+
+log = structlog.get_logger()
 
 MAX_DELETION_STORAGE_USAGE = 10_000
 
@@ -381,7 +385,13 @@ def _function_call(
         return
     ext = RuntimeExt(scope.overlay, scope.account_id, action_hash, scope.ctx.height)
     context = _call_context(scope, account, action, action_hash, is_last=is_last)
-    outcome = run(code, action.method_name, context, ext, scope.promise_results, scope.ctx.params)
+    try:
+        outcome = run(code, action.method_name, context, ext, scope.promise_results, scope.ctx.params)
+    except Exception as error:
+        log.exception("a call could not be run", account_id=scope.account_id, method=action.method_name)
+        text = f"The node could not run the call: {type(error).__name__}"
+        result.fail(ActionFailure({"FunctionCallError": {"ExecutionError": text}}))
+        return
     result.gas_burnt += outcome.burnt_gas
     result.gas_used += outcome.used_gas
     result.function_call_burnt += outcome.burnt_gas

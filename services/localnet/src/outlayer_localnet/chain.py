@@ -9,6 +9,7 @@ contract runs.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import threading
 import time
@@ -164,7 +165,8 @@ class Chain:
     def _begin(self) -> None:
         overlay = Overlay(self.state)
         supply = write_genesis(overlay, self._genesis_key, self.params)
-        undo = self.state.apply(overlay.changes)
+        undo = self.state.undo_of(overlay.changes)
+        self.state.apply(overlay.changes)
         root = _next_root(ZERO_HASH, undo, overlay.changes)
         self.head = Block(
             height=0,
@@ -209,13 +211,13 @@ class Chain:
         if base is None or height - base.height > self.params.transaction_validity_period:
             raise InvalidTxError("Expired")
 
-    def _take_pool(self) -> list[SignedTransaction]:
-        """Transactions for the next block: in order of arrival, but by nonce within one key."""
+    def _next_transactions(self) -> list[SignedTransaction]:
+        """Transactions for the next block: in order of arrival, but by nonce within one key.
+
+        They stay in the pool until the block is committed, so that they can be found all the time.
+        """
         with self.lock:
-            taken = [
-                self._pool.popitem(last=False)[1]
-                for _ in range(min(len(self._pool), MAX_TRANSACTIONS_PER_BLOCK))
-            ]
+            taken = list(itertools.islice(self._pool.values(), MAX_TRANSACTIONS_PER_BLOCK))
         by_key: dict[tuple[str, PublicKey], list[SignedTransaction]] = {}
         for signed in taken:
             tx = signed.transaction
@@ -250,7 +252,7 @@ class Chain:
     def produce_block(self, height: int | None = None) -> Block:
         """Make and commit the next block, at ``height`` if given (heights between stay empty)."""
         ctx = self._context(self._next_time(), height)
-        transactions = self._take_pool()
+        transactions = self._next_transactions()
         incoming, delayed = self._incoming, self._delayed
         runtime = Runtime(self.state, ctx)
         result = runtime.apply(transactions, delayed, incoming)
@@ -263,7 +265,7 @@ class Chain:
         changes = runtime.block.changes
         executed = tuple(outcome.id for outcome, receipt in result.outcomes if receipt is not None)
         with self.lock:
-            undo = self.state.apply(changes)
+            undo = self.state.undo_of(changes)
             block = Block(
                 height=ctx.height,
                 prev_height=self.head.height,
@@ -295,9 +297,14 @@ class Chain:
                     forget_history_below=self._forget_below(block.height),
                 )
             )
+            # only what is stored safely becomes true in memory
+            self.state.apply({key: changes[key] for key in undo})
             self.head = block
             self._incoming, self._delayed = result.outgoing, result.delayed
+            for tx_hash in block.transactions:
+                self._pool.pop(tx_hash, None)
             for tx_hash, error in result.rejected:
+                self._pool.pop(tx_hash, None)
                 self._rejected[tx_hash] = error
                 if len(self._rejected) > 10_000:
                     self._rejected.popitem(last=False)

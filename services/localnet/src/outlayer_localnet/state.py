@@ -185,22 +185,19 @@ class State:
         """Trie nodes on the lookup path; reading an existing value counts as one more."""
         return self._trie.path_nodes(key) + (key in self._data)
 
-    def apply(self, changes: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
-        """Apply a block's changes; returns the values they replaced, which undo them."""
-        undo: dict[bytes, bytes | None] = {}
+    def undo_of(self, changes: Mapping[bytes, bytes | None]) -> dict[bytes, bytes | None]:
+        """The values that these changes would replace by others; applying them undoes the changes."""
+        current = ((key, value, self._data.get(key)) for key, value in changes.items())
+        return {key: old for key, value, old in current if old != value}
+
+    def apply(self, changes: Mapping[bytes, bytes | None]) -> None:
+        """Apply a block's changes."""
         for key, value in changes.items():
-            old = self._data.get(key)
-            if old == value:
-                continue
-            undo[key] = old
-            if value is None:
-                del self._data[key]
-                self._trie.remove(key)
-            else:
+            if value is not None:
                 self._data[key] = value
-                if old is None:
-                    self._trie.insert(key)
-        return undo
+                self._trie.insert(key)
+            elif self._data.pop(key, None) is not None:
+                self._trie.remove(key)
 
 
 class Overlay:

@@ -66,7 +66,7 @@ _PREFIXES = {
 def changes_view(causes: Iterable[Cause], fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The changes a request asks for."""
     wanted = fields.get("changes_type")
-    if wanted not in _PREFIXES:
+    if not isinstance(wanted, str) or wanted not in _PREFIXES:
         raise parse_error(f"Failed parsing args: unknown changes_type {wanted!r}")
     prefix = _PREFIXES[wanted]
     if wanted == "single_access_key_changes":
