@@ -161,8 +161,8 @@ def _func_type(function: Import) -> wasmtime.FuncType:
     return wasmtime.FuncType([kinds[name]() for name in function.params], results)
 
 
-def _linker() -> wasmtime.Linker:
-    linker = wasmtime.Linker(wasmcache.engine)
+def _new_linker() -> wasmtime.Linker:
+    linker = wasmtime.Linker(wasmcache.engine())
     raw = ctypes.cast(_callback, ffi.wasmtime_func_unchecked_callback_t)
     for index, function in enumerate(_TABLE):
         name, func_type = function.name.encode(), _func_type(function)
@@ -182,7 +182,17 @@ def _linker() -> wasmtime.Linker:
     return linker
 
 
-_LINKER: Final = _linker()
+_linker_lock = threading.Lock()
+_shared_linker: wasmtime.Linker | None = None
+
+
+def _linker() -> wasmtime.Linker:
+    """The import table for this process's engine, made at first use."""
+    global _shared_linker
+    with _linker_lock:
+        if _shared_linker is None:
+            _shared_linker = _new_linker()
+        return _shared_linker
 
 
 # -- code ------------------------------------------------------------------------------------------
@@ -230,7 +240,7 @@ def _compile(key: bytes, code: bytes, params: Params, cache_dir: Path | None) ->
             plain = not export.type.params and not export.type.results
             methods[export.name.removeprefix(wasmprep.FUNCTION_PREFIX)] = plain
     try:
-        pre = _LINKER.instantiate_pre(module)
+        pre = _linker().instantiate_pre(module)
     except wasmtime.WasmtimeError as error:
         return _Code(None, link(_link_message(str(error))), methods)
     return _Code(pre, None, methods, has_start=wasmprep.START_EXPORT in names)
@@ -262,7 +272,7 @@ class _Instance:
     """An instance with its store, and the exports that a run needs."""
 
     def __init__(self, code: _Code, params: Params, ctx: HostCtx) -> None:
-        self.store = wasmtime.Store(wasmcache.engine)
+        self.store = wasmtime.Store(wasmcache.engine())
         limits = params.limits
         self.store.set_limits(table_elements=limits.max_elements_per_contract_table)
         self._context = self.store._context()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import stat
 import tempfile
 import threading
@@ -24,6 +25,7 @@ from wasmtime import _ffi as ffi
 
 __all__ = ["DiskCache", "MemoryCache", "default_dir", "engine"]
 
+_WINCH: Final = 2  # WASMTIME_STRATEGY_WINCH of wasmtime/config.h, which the Python enum leaves out
 _MAGIC: Final = b"outlayer-localnet-compiled-1\n"
 _log = structlog.get_logger(__name__)
 
@@ -36,7 +38,24 @@ def default_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "outlayer" / "localnet"
 
 
-def _engine() -> wasmtime.Engine:
+_engine: wasmtime.Engine | None = None
+_engine_lock = threading.Lock()
+
+
+def engine() -> wasmtime.Engine:
+    """The engine of this process, made at first use.
+
+    Not at import: it installs signal handlers, and who installs theirs later (pytest's faulthandler)
+    would take the traps of contracts.
+    """
+    global _engine
+    with _engine_lock:
+        if _engine is None:
+            _engine = _new_engine()
+        return _engine
+
+
+def _new_engine() -> wasmtime.Engine:
     config = wasmtime.Config()
     config.cranelift_nan_canonicalization = True
     config.wasm_reference_types = True
@@ -47,10 +66,12 @@ def _engine() -> wasmtime.Engine:
     ffi.wasmtime_config_async_stack_size_set(config.ptr(), stack)
     config.max_wasm_stack = stack
     config.native_unwind_info = False
+    if platform.machine() in ("x86_64", "AMD64"):
+        # nearcore's choice too: compiles six times faster, runs a contract in milliseconds all the same
+        ffi.wasmtime_config_strategy_set(config.ptr(), _WINCH)
+    else:
+        config.cranelift_opt_level = "none"
     return wasmtime.Engine(config)
-
-
-engine: Final = _engine()
 
 
 class MemoryCache(Generic[T]):
@@ -89,7 +110,7 @@ class DiskCache:
         path = self._folder / f"{key.hex()}.cwasm"
         module = self._load(path)
         if module is None:
-            module = wasmtime.Module(engine, prepare())
+            module = wasmtime.Module(engine(), prepare())
             self._store(path, bytes(module.serialize()))
         return module
 
@@ -105,7 +126,7 @@ class DiskCache:
             )
             return None
         try:
-            return wasmtime.Module.deserialize(engine, content)
+            return wasmtime.Module.deserialize(engine(), content)
         except wasmtime.WasmtimeError as error:
             _log.info("compiled_contract_refused", file=path.name, reason=str(error))
             return None

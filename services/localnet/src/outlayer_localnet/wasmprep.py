@@ -19,6 +19,7 @@ No function or type index changes, so function bodies are copied in slices.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 # Bump when the output for the same input changes; part of the compiled code's cache key.
-FORMAT: Final = 1
+FORMAT: Final = 2
 
 GAS_EXPORT: Final = "gas"
 STACK_EXPORT: Final = "stack"
@@ -357,6 +358,7 @@ def _parse(code: bytes, params: Params) -> _Module:
     return module
 
 
+@functools.cache
 def _validation_engine() -> wasmtime.Engine:
     """An engine whose validator knows exactly the proposals that nearcore allows."""
     config = wasmtime.Config()
@@ -379,12 +381,9 @@ def _validation_engine() -> wasmtime.Engine:
     return wasmtime.Engine(config)
 
 
-_VALIDATOR: Final = _validation_engine()
-
-
 def _validate(code: bytes) -> None:
     try:
-        wasmtime.Module.validate(_VALIDATOR, code)
+        wasmtime.Module.validate(_validation_engine(), code)
     except wasmtime.WasmtimeError as error:
         raise _bad(f"the module is not valid: {error}") from None
 
