@@ -18,7 +18,7 @@ import pytest
 import pytest_asyncio
 
 from outlayer_attestation.platform.machine import SoftwarePlatform
-from outlayer_cli.embedded import temporary_postgres, temporary_valkey
+from outlayer_cli.embedded import Server, temporary_postgres, temporary_valkey
 from outlayer_coordinator.migrate import migrate_url
 
 
@@ -35,15 +35,28 @@ def _load(name: str) -> ModuleType:
 
 
 harness = _load("harness")
+_STARTS = 8
 
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a server that holds a migrated database named ``template``."""
-    with temporary_postgres(tmp_path_factory.mktemp("postgres")) as server:
+    with contextlib.ExitStack() as stack:
+        server = _postgres(stack, tmp_path_factory)
         asyncio.run(_execute(server.url, 'CREATE DATABASE "template"'))
         asyncio.run(migrate_url(database_url(server.url, "template")))
         yield server.url
+
+
+def _postgres(stack: contextlib.ExitStack, folders: pytest.TempPathFactory) -> Server:
+    """A server that listens may still be starting up; on a busy machine one more try is normal."""
+    for attempt in range(_STARTS):
+        try:
+            return stack.enter_context(temporary_postgres(folders.mktemp("postgres")))
+        except asyncpg.CannotConnectNowError:
+            if attempt == _STARTS - 1:
+                raise
+    raise AssertionError("unreachable")
 
 
 @pytest.fixture(scope="session")

@@ -135,6 +135,15 @@ class Service:
             name: int(answer.json()[name]) for name in ("initial_balance", "spent", "reserved", "available")
         }
 
+    async def until(self, query: str, *arguments: Any, seconds: float = 10) -> Any:
+        """Wait until a query's value is true."""
+        async with asyncio.timeout(seconds):
+            while True:
+                value = await self.db.fetchval(query, *arguments)
+                if value:
+                    return value
+                await asyncio.sleep(0.02)
+
     async def worker(self, name: str | None = None) -> Worker:
         worker = Worker(self, name or f"worker-{secrets.token_hex(4)}")
         await self.add_token(worker.token, worker.name)
@@ -348,7 +357,7 @@ def _near_fields(near: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-MEASUREMENTS = Measurements(**{name: "11" * 48 for name in ("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3")})
+MEASUREMENTS = Measurements(**dict.fromkeys(("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"), "11" * 48))
 
 
 def bearer(token: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import time
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -24,9 +25,16 @@ log = structlog.get_logger(__name__)
 _WHOLE = re.compile(r"[0-9]{1,18}")
 
 
+def _plain(value: Any) -> str:
+    """asyncpg has a UUID class of its own, which orjson does not know."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
 def json_response(value: Any, status: int = 200) -> Response:
     """``value`` as JSON, or as it is when it is bytes of JSON already."""
-    body = value if isinstance(value, bytes) else orjson.dumps(value)
+    body = value if isinstance(value, bytes) else orjson.dumps(value, default=_plain)
     return Response(body, status, media_type="application/json")
 
 
