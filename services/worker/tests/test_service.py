@@ -111,9 +111,9 @@ def world() -> Iterator[World]:
         chain.deploy(operator, ARTIFACTS / "register.wasm", "new", register)
         chain.deploy(caller, ARTIFACTS / "caller.wasm", "new", {"outlayer_contract_id": MAIN})
         collateral = {"collateral": platform.collateral().to_text()}
-        chain.call(main, OPERATOR, "update_collateral", collateral, gas=300 * TGAS).json()
+        chain.call(main, OPERATOR, "update_collateral", collateral, gas=300 * TGAS).value  # noqa: B018 - raises when it failed
         approved = {"measurements": measurements.to_json(), "name": "test"}
-        chain.call(main, OPERATOR, "add_measurement_set", approved).json()
+        chain.call(main, OPERATOR, "add_measurement_set", approved, gas=100 * TGAS).json()
         init_key = KeyPair.generate()
         permission = FunctionCallPermission(OPERATOR, ("register_worker_key",), None)
         chain.send(init, INIT, [AddKey(init_key.public_key, AccessKey(0, permission))])
