@@ -112,6 +112,7 @@ def short_waits(monkeypatch):
     monkeypatch.setattr(sender_module, "_SEND_AGAIN_SECONDS", 0.03)
     monkeypatch.setattr(sender_module, "_LONGEST_POLL_SECONDS", 0.02)
     monkeypatch.setattr(sender_module, "_FIRST_PAUSE_SECONDS", 0.002)
+    monkeypatch.setattr(sender_module, "_MOST_GAP", 1)
 
 
 @pytest.fixture

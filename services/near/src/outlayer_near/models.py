@@ -240,14 +240,28 @@ class RegisterResult(_Model):
 
 
 class CollateralInfo(_Model):
-    """What the register contract holds for one platform; times in unix seconds, or as the collateral dates them."""
+    """What the register contract holds for one platform. Times are unix seconds."""
 
     fmspc: str
     sha256: str
     tcb_evaluation_data_number: int
-    issue_date: str | int
-    next_update: str | int
+    issue_date: int
+    next_update: int
     stored_at: int
+
+
+class RootCa(_Model):
+    """The root that quotes must chain to; ``simulated`` when it is not Intel's."""
+
+    sha256: str
+    simulated: bool
+
+
+class RegisterConfig(_Model):
+    owner_id: str
+    init_worker_account: str
+    outlayer_contract_id: str
+    key_ttl_seconds: int
 
 
 class RequestParams(_Model):

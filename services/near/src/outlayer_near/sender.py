@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ _LONGEST_POLL_SECONDS = 0.5
 _ATTEMPTS = 5
 _FIRST_PAUSE_SECONDS = 0.05
 _SEND_AGAIN_SECONDS = 3.0
+_MOST_GAP = 4096
 # refusals that a new nonce or block hash cures
 _OUTDATED = ("InvalidNonce", "NonceTooLarge", "Expired", "InvalidChain")
 # answers to a status question that say nothing final
@@ -232,7 +234,7 @@ class Sender:
         if not isinstance(problem, TransactionRefusedError):
             return
         if problem.kind == "InvalidNonce" and self._nonce is not None:
-            self._nonce = max(self._nonce, problem.chain_nonce)
+            self._nonce = max(self._nonce, problem.chain_nonce + _gap())
         elif problem.kind in ("NonceTooLarge", "AccessKeyNotFound"):
             self._nonce = None  # another chain than before, or another life of the key
         elif problem.kind in ("Expired", "InvalidChain"):
@@ -240,7 +242,7 @@ class Sender:
 
     async def _sign(self, receiver_id: str, actions: Sequence[Action]) -> SignedTransaction:
         if self._nonce is None:
-            self._nonce = await self._chain_nonce()
+            self._nonce = await self._chain_nonce() + _gap()
         self._nonce += 1
         transaction = Transaction(
             signer_id=self.account_id,
@@ -265,6 +267,15 @@ class Sender:
             block = await self._rpc.block()
             self._block_hash = (decode_hash(block["header"]["hash"]), time.monotonic())
         return self._block_hash[0]
+
+
+def _gap() -> int:
+    """Nonces left out when the chain's nonce is taken over.
+
+    Two processes that take it over at one time and do the same thing would otherwise sign the same bytes: one
+    transaction, which both take for their own. A chain allows a million nonces for each block.
+    """
+    return secrets.randbelow(_MOST_GAP)
 
 
 def refusal(error: RpcError) -> NearError:

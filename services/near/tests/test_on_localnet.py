@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""The package against a real node with the real contracts, and py-near beside it on the same chain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import pytest
+from py_near.account import Account
+
+from outlayer_localnet.testing import NEAR, Localnet, localnet
+from outlayer_near import calls, nep413
+from outlayer_near.errors import (
+    SignatureError,
+    TransactionFailedError,
+    TransactionRefusedError,
+    ViewError,
+)
+from outlayer_near.events import BlockStream, find_execution_request, open_source, requests_of_block
+from outlayer_near.models import ResourceMetrics, project_source, wasm_url_source
+from outlayer_near.primitives import (
+    AccessKey,
+    AddKey,
+    FunctionCallPermission,
+    KeyPair,
+    Transfer,
+)
+from outlayer_near.rpc import NearRpc
+from outlayer_near.sender import Sender
+from outlayer_near.views import OutlayerViews
+
+ARTIFACTS = Path(__file__).parents[3] / "contracts" / "artifacts"
+CODE = wasm_url_source("http://127.0.0.1/wasm", "ab" * 32)
+MAIN = "outlayer.test"
+
+
+@pytest.fixture(scope="module")
+def prepared():
+    """A chain with the main contract, a caller contract, and alice's project; tests go back to it."""
+    with localnet() as chain:
+        main = chain.create_account(MAIN)
+        alice = chain.create_account("alice.test")
+        bob = chain.create_account("bob.test")
+        operator = chain.create_account("worker.test")
+        chain.deploy(
+            main, ARTIFACTS / "outlayer.wasm", "new", {"owner_id": MAIN, "operator_id": "worker.test"}
+        )
+        chain.deploy(bob, ARTIFACTS / "caller.wasm", "new", {"outlayer_contract_id": MAIN})
+        create = calls.create_project("echo", CODE, deposit=NEAR)
+        assert chain.send(alice, MAIN, [create]).failure is None
+        chain.snapshot("prepared")
+        yield chain, {"alice": alice, "bob": bob, "main": main, "operator": operator}
+
+
+@pytest.fixture
+def chain(prepared) -> Localnet:
+    prepared[0].restore("prepared")
+    return prepared[0]
+
+
+@pytest.fixture
+async def rpc(chain):
+    async with NearRpc(chain.rpc_url) as client:
+        yield client
+
+
+@pytest.fixture
+def send_as(prepared, rpc):
+    def sender(name: str) -> Sender:
+        account = prepared[1][name]
+        return Sender(rpc, account.account_id, account.key)
+
+    return sender
+
+
+@pytest.fixture
+def views(rpc) -> OutlayerViews:
+    return OutlayerViews(rpc, MAIN)
+
+
+def request_echo(text: str, *, deposit: int = NEAR // 10) -> calls.FunctionCall:
+    return calls.request_execution(
+        project_source("alice.test/echo"),
+        input_data=text,
+        resource_limits={"max_instructions": 1_000_000},
+        response_format="Json",
+        deposit=deposit,
+    )
+
+
+async def pending(views: OutlayerViews) -> int:
+    while not (ids := await views.get_pending_request_ids()):  # noqa: ASYNC110 - a chain does not signal
+        await asyncio.sleep(0.005)
+    return ids[0]
+
+
+async def test_a_request_is_found_resolved_and_its_value_is_the_workers_own_bytes(chain, rpc, send_as, views):
+    """Request, event, resolve, value: what the callback returns is byte for byte what the worker wrote."""
+    asking = asyncio.create_task(send_as("alice").send(MAIN, [request_echo('{"x": 1}')]))
+    request_id = await pending(views)
+    found = None
+    async with BlockStream(open_source(chain.rpc_url, chain.feed_url), 0) as stream:
+        while found is None:
+            found = next(iter(requests_of_block(await asyncio.wait_for(stream.next(), 10), MAIN)), None)
+    assert found.request.request_id == request_id
+    assert found.request.input_data == '{"x": 1}'
+    assert found.request.project_id == "alice.test/echo"
+    assert found.request.resource_limits.max_memory_mb == 128
+    shown = await views.get_request(request_id)
+    assert shown is not None
+    assert bytes(shown.data_id) == found.data_id
+    assert shown.sender_id == found.predecessor_id == "alice.test"
+
+    odd = b'{ "b":1.0, "a":"\\u00e4", "big":123456789012345678901234567890 }'
+    resolve = calls.resolve_execution(
+        request_id,
+        success=True,
+        output=calls.json_output(odd),
+        resources=ResourceMetrics(instructions=10, time_ms=1),
+    )
+    await send_as("operator").send(MAIN, [resolve])
+    outcome = await asyncio.wait_for(asking, 20)
+    assert outcome.value == odd
+    assert outcome.tx_hash == found.tx_hash
+    assert await views.get_request(request_id) is None
+
+
+@pytest.mark.parametrize("through_feed", [True, False])
+async def test_a_request_made_by_a_contract_is_found_in_its_block(chain, send_as, views, through_feed):
+    asking = asyncio.create_task(
+        send_as("alice").call(
+            "bob.test",
+            "ask",
+            {"project_id": "alice.test/echo", "input_data": "hello"},
+            gas=300 * 10**12,
+            deposit=NEAR // 10,
+        )
+    )
+    request_id = await pending(views)
+    height = await _height_of(chain, request_id)
+    source = open_source(chain.rpc_url, chain.feed_url if through_feed else None)
+    found = await find_execution_request(source, MAIN, height, request_id)
+    assert found is not None
+    assert (found.predecessor_id, found.signer_id) == ("bob.test", "alice.test")
+    assert await find_execution_request(source, MAIN, height, request_id + 1) is None
+    await source.close()
+    asking.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asking
+
+
+async def _height_of(chain: Localnet, request_id: int) -> int:
+    async with BlockStream(open_source(chain.rpc_url, chain.feed_url), 0) as stream:
+        while True:
+            block = await asyncio.wait_for(stream.next(), 10)
+            if any(item.request.request_id == request_id for item in requests_of_block(block, MAIN)):
+                return block.height
+
+
+async def test_r48_feed_and_plain_rpc_give_the_same_events(chain, send_as, views):
+    sender = send_as("alice")
+    waiting = [asyncio.create_task(sender.send(MAIN, [request_echo(f'"{number}"')])) for number in range(6)]
+    while len(await views.get_pending_request_ids()) < 6:  # noqa: ASYNC110 - a chain does not signal
+        await asyncio.sleep(0.005)
+    head = chain.height
+    found = []
+    for feed in (chain.feed_url, None):
+        async with BlockStream(open_source(chain.rpc_url, feed), 0) as stream:
+            events = []
+            while stream.next_height <= head:
+                events += requests_of_block(await asyncio.wait_for(stream.next(), 10), MAIN)
+        found.append(sorted(events, key=lambda event: event.request.request_id))
+    assert [len(events) for events in found] == [6, 6]
+    assert found[0] == found[1]
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_projects_and_prices_are_read_as_the_contract_holds_them(views, send_as):
+    project = await views.get_project("alice.test/echo")
+    assert project is not None
+    assert (project.owner, project.name, project.active_version) == ("alice.test", "echo", "ab" * 32)
+    second = wasm_url_source("http://127.0.0.1/second", "cd" * 32)
+    outcome = await send_as("alice").send(
+        MAIN, [calls.add_version("echo", second, set_active=False, deposit=NEAR)]
+    )
+    assert outcome.json() == "cd" * 32
+    await send_as("alice").send(MAIN, [calls.set_active_version("echo", "cd" * 32)])
+    versions = await views.list_versions("alice.test/echo")
+    assert {item.wasm_hash: item.is_active for item in versions} == {"ab" * 32: False, "cd" * 32: True}
+    assert await views.get_version_count("alice.test/echo") == 2
+    found = await views.get_version("alice.test/echo", "cd" * 32)
+    assert found is not None
+    assert found.source.wasm_url is not None
+    assert found.source.wasm_url.url == "http://127.0.0.1/second"
+    assert [item.project_id for item in await views.list_user_projects("alice.test")] == ["alice.test/echo"]
+    assert await views.get_project("alice.test/other") is None
+    assert await views.get_version("alice.test/echo", "ef" * 32) is None
+    await send_as("alice").send(MAIN, [calls.remove_version("echo", "ab" * 32)])
+    await send_as("alice").send(MAIN, [calls.delete_project("echo")])
+    assert await views.list_user_projects("alice.test") == []
+
+
+async def test_the_owners_calls_reach_the_contract(views, send_as):
+    owner = send_as("main")
+    before = await views.get_pricing()
+    await owner.send(MAIN, [calls.set_pricing({"base_fee": 7}), calls.set_paused(True)])
+    assert (await views.get_pricing()).base_fee == 7
+    assert (await views.get_pricing()).per_ms_fee == before.per_ms_fee
+    assert await views.is_paused()
+    with pytest.raises(TransactionFailedError, match="Contract is paused"):
+        await send_as("alice").send(MAIN, [request_echo("1")])
+    await owner.send(MAIN, [calls.set_paused(False), calls.set_event_metadata(version="1.2.0")])
+    assert await views.get_event_metadata() == ("near-outlayer", "1.2.0")
+    await owner.send(MAIN, [calls.set_operator("alice.test"), calls.set_owner("bob.test")])
+    assert await views.get_config() == ("bob.test", "alice.test")
+    assert await views.get_max_limits() == (500_000_000_000, 180, 300)
+    limits = {"max_instructions": 2_000_000, "max_execution_seconds": 1}
+    assert await views.estimate_execution_cost(limits) == 7 + 2 * 10**14 + 1000 * 10**17
+    assert await views.estimate_execution_cost(None) == 7
+    assert (await views.get_stats())[0] == 0
+
+
+async def test_a_view_that_panics_and_one_that_is_not_there_are_told(rpc):
+    with pytest.raises(ViewError, match="MethodNotFound"):
+        await rpc.view(MAIN, "no_such_method")
+
+
+async def test_an_account_without_means_is_refused_before_anything_runs(chain, rpc):
+    poor = chain.create_account("poor.test", NEAR // 100)
+    with pytest.raises(TransactionRefusedError) as caught:
+        await Sender(rpc, "poor.test", poor.key).send("alice.test", [Transfer(NEAR)])
+    assert caught.value.kind == "NotEnoughBalance"
+
+
+async def test_two_processes_with_one_key_both_get_through(chain, send_as):
+    """Each has its own idea of the nonce; none of their transactions is lost or runs twice."""
+    before = chain.balance("bob.test")
+    first, second = send_as("alice"), send_as("alice")
+    await asyncio.gather(
+        *(sender.send("bob.test", [Transfer(1)]) for _ in range(8) for sender in (first, second))
+    )
+    assert chain.balance("bob.test") - before == 16
+
+
+async def test_py_near_and_our_sender_share_a_chain(chain, prepared, rpc, send_as):
+    """py-near, unmodified, reads what we wrote, sends what we read, and its nonces and ours do not collide."""
+    alice = prepared[1]["alice"]
+    await send_as("alice").send("bob.test", [Transfer(5)])
+    account = Account("alice.test", alice.key.secret.removeprefix("ed25519:"), chain.rpc_url)
+    await account.startup()
+    before = chain.balance("bob.test")
+    result = await account.send_money("bob.test", 11)
+    assert chain.balance("bob.test") - before == 11
+    outcome = await rpc.transaction(result.transaction.hash, "alice.test")
+    assert "SuccessValue" in outcome["status"]
+    ours = send_as("alice")
+    await ours.send("bob.test", [Transfer(3)])
+    await account.send_money("bob.test", 2)
+    await ours.send("bob.test", [Transfer(4)])
+    assert chain.balance("bob.test") - before == 20
+    shown = await account.view_function(MAIN, "get_project", {"project_id": "alice.test/echo"})
+    assert shown.result == await rpc.view(MAIN, "get_project", {"project_id": "alice.test/echo"})
+
+
+# -- NEP-413 on chain ------------------------------------------------------------------------------------
+
+
+async def test_a_message_counts_only_with_a_full_access_key_of_the_account(prepared, rpc, send_as):
+    alice = prepared[1]["alice"]
+    limited, stranger = KeyPair.generate(), KeyPair.generate()
+    permission = FunctionCallPermission(MAIN, (), None)
+    await send_as("alice").send("alice.test", [AddKey(limited.public_key, AccessKey(0, permission))])
+    good = nep413.sign_message("alice.test", alice.key, "upload ab", "127.0.0.1:1")
+    await nep413.check_message(rpc, good, "upload ab", "127.0.0.1:1")
+    for key in (limited, stranger):
+        signed = nep413.sign_message("alice.test", key, "upload ab", "127.0.0.1:1")
+        nep413.check_signature(signed, "upload ab", "127.0.0.1:1", time.time())
+        with pytest.raises(SignatureError, match="full-access"):
+            await nep413.check_message(rpc, signed, "upload ab", "127.0.0.1:1")
+    other = nep413.sign_message("nobody.test", alice.key, "upload ab", "127.0.0.1:1")
+    with pytest.raises(SignatureError):
+        await nep413.check_message(rpc, other, "upload ab", "127.0.0.1:1")
+
+
+async def test_a_large_result_is_delivered_through_state(views, send_as):
+    asking = asyncio.create_task(send_as("alice").send(MAIN, [request_echo("1")]))
+    request_id = await pending(views)
+    large = json.dumps({"data": "x" * 5000}).encode()
+    resolve = calls.submit_execution_output_and_resolve(
+        request_id,
+        success=True,
+        output=calls.json_output(large),
+        resources=ResourceMetrics(instructions=10, time_ms=1),
+    )
+    await send_as("operator").send(MAIN, [resolve])
+    assert (await asyncio.wait_for(asking, 20)).value == large
