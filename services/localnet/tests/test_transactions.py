@@ -311,3 +311,45 @@ def _b58(data: bytes) -> str:
     from outlayer_near.primitives import b58encode
 
     return b58encode(data)
+
+
+def test_of_two_queued_transactions_with_one_nonce_the_second_is_refused(net: Localnet):
+    nonce = net.next_nonce(net.test_account)
+    first, second = (
+        SignedTransaction.from_bytes(net.sign(net.test_account, "near", [Transfer(n)], nonce=nonce))
+        for n in (1, 2)
+    )
+    with net.chain.lock:
+        for signed in (first, second):
+            net.chain.submit(signed, len(signed.to_bytes()))
+    net.node.wake_threadsafe()
+    assert net.tx(_b58(first.hash()), wait_until="FINAL").failure is None
+    with pytest.raises(RpcFailedError) as error:
+        net.tx(_b58(second.hash()))
+    assert refusal(error) == {"InvalidNonce": {"tx_nonce": nonce, "ak_nonce": nonce}}
+
+
+def test_a_fault_of_the_node_fails_one_call_and_the_chain_goes_on(
+    net: Localnet, app: TestAccount, monkeypatch
+):
+    from outlayer_localnet import actions
+
+    def broken(*args: object) -> object:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(actions, "run", broken)
+    result = net.call(app, "app.test", "noop", b"", deposit=NEAR)
+    assert kind(result)["FunctionCallError"]["ExecutionError"].startswith("The node could not run the call")
+    monkeypatch.undo()
+    assert net.call(app, "app.test", "echo", b"on").value == b"on"
+
+
+def test_a_transaction_can_be_found_at_any_moment_after_it_was_sent(net: Localnet, app: TestAccount):
+    found = []
+    for _ in range(30):
+        tx_hash = net.rpc(
+            "broadcast_tx_async",
+            [base64.b64encode(net.sign(app, "app.test", [FunctionCall("noop", b"", TGAS)])).decode()],
+        )
+        found.append(net.tx(tx_hash).raw["final_execution_status"])  # never UNKNOWN_TRANSACTION
+    assert set(found) <= {"NONE", "INCLUDED_FINAL", "EXECUTED_OPTIMISTIC", "FINAL"}

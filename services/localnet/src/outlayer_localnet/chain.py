@@ -220,11 +220,12 @@ class Chain:
             taken = list(itertools.islice(self._pool.values(), MAX_TRANSACTIONS_PER_BLOCK))
         by_key: dict[tuple[str, PublicKey], list[SignedTransaction]] = {}
         for signed in taken:
-            tx = signed.transaction
-            by_key.setdefault((tx.signer_id, tx.public_key), []).append(signed)
-        for queue in by_key.values():
-            queue.sort(key=lambda signed: signed.transaction.nonce, reverse=True)
-        return [by_key[(s.transaction.signer_id, s.transaction.public_key)].pop() for s in taken]
+            by_key.setdefault(_key_of(signed), []).append(signed)
+        in_order = {
+            key: iter(sorted(queue, key=lambda signed: signed.transaction.nonce))
+            for key, queue in by_key.items()
+        }
+        return [next(in_order[_key_of(signed)]) for signed in taken]
 
     # -- blocks out --------------------------------------------------------------------------------
 
@@ -477,6 +478,11 @@ class Chain:
             self._rejected.clear()
             self._load()
             return self.head
+
+
+def _key_of(signed: SignedTransaction) -> tuple[str, PublicKey]:
+    """What has one sequence of nonces."""
+    return signed.transaction.signer_id, signed.transaction.public_key
 
 
 def _next_root(previous: bytes, undo: dict[bytes, bytes | None], changes: dict[bytes, bytes | None]) -> bytes:
