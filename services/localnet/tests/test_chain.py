@@ -264,6 +264,32 @@ def test_another_chain_id_is_refused(tmp_path: Path):
         pass
 
 
+def test_a_lost_genesis_key_is_reported_not_replaced(tmp_path: Path):
+    with localnet(tmp_path):
+        pass
+    (tmp_path / "genesis_key.json").unlink()
+    with pytest.raises(StoreError, match="lost its genesis key"), localnet(tmp_path):
+        pass
+    assert not (tmp_path / "genesis_key.json").exists()
+
+
+def test_a_genesis_key_of_another_chain_is_refused(tmp_path: Path):
+    for name in ("one", "two"):
+        with localnet(tmp_path / name):
+            pass
+    (tmp_path / "one" / "genesis_key.json").replace(tmp_path / "two" / "genesis_key.json")
+    with pytest.raises(StoreError, match="does not belong") as error, localnet(tmp_path / "two"):
+        pass
+    assert "genesis_key.json" in error.value.hint
+
+
+def test_a_damaged_credentials_file_is_a_clear_error(tmp_path: Path):
+    for text in ("", "[]", '{"private_key": 5}', '{"private_key": "ed25519:0"}'):
+        (tmp_path / "genesis_key.json").write_text(text)
+        with pytest.raises(StoreError, match="not a credentials file"), localnet(tmp_path):
+            pass
+
+
 def test_two_nodes_cannot_share_a_state_directory(tmp_path: Path):
     with localnet(tmp_path), pytest.raises(StoreError, match=r"cannot open .* locked"), localnet(tmp_path):
         pass

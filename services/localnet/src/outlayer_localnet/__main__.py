@@ -71,7 +71,7 @@ async def _serve(args: argparse.Namespace) -> int:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreError(f"cannot create {state}: {error.strerror}") from error
-    key = load_or_create_key(state / "genesis_key.json")
+    key = load_or_create_key(state)
     config = ChainConfig(
         chain_id=args.chain_id,
         block_interval=args.block_interval,

@@ -24,7 +24,7 @@ from outlayer_localnet.admission import InvalidTxError, charge_transaction, chec
 from outlayer_localnet.blocks import ZERO_HASH, Block, next_gas_price
 from outlayer_localnet.context import BlockContext
 from outlayer_localnet.errors import ChainError, StoreError
-from outlayer_localnet.genesis import write_genesis
+from outlayer_localnet.genesis import DATABASE_FILE, write_genesis
 from outlayer_localnet.params import Params, load
 from outlayer_localnet.receipts import Receipt
 from outlayer_localnet.runtime import ChunkResult, Outcome, Runtime, yield_indices, yield_timeout
@@ -124,7 +124,7 @@ class Chain:
         clock: Callable[[], int] = time.time_ns,
     ) -> Chain:
         """The chain kept in ``folder`` (None: in memory), continued from its last block."""
-        store = Store(None if folder is None else folder / "chain.sqlite")
+        store = Store(None if folder is None else folder / DATABASE_FILE)
         return cls(store, config or ChainConfig(), genesis_key, clock)
 
     def close(self) -> None:
@@ -144,6 +144,12 @@ class Chain:
                 f"the state directory holds chain {chain_id!r} (format {version}), "
                 f"not {self.config.chain_id!r} (format {SCHEMA_VERSION})",
                 hint="Use another state directory or another chain id.",
+            )
+        key = self._store.meta("genesis_key")
+        if key is not None and key != str(self._genesis_key):
+            raise StoreError(
+                "the genesis key does not belong to the chain in this state directory",
+                hint="Restore its genesis_key.json, or begin with an empty state directory.",
             )
         self.head = head
         self.state = State(self._store.state())
@@ -180,7 +186,12 @@ class Chain:
             random_value=hashlib.sha256(self.config.chain_id.encode()).digest(),
             ordinal=1,
         ).sealed()
-        meta = {"chain_id": self.config.chain_id, "schema": SCHEMA_VERSION, "time_offset": "0"}
+        meta = {
+            "chain_id": self.config.chain_id,
+            "schema": SCHEMA_VERSION,
+            "genesis_key": str(self._genesis_key),
+            "time_offset": "0",
+        }
         self._store.commit(Commit(self.head, overlay.changes, meta=meta))
 
     # -- transactions in ---------------------------------------------------------------------------

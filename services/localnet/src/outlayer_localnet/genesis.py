@@ -11,10 +11,12 @@ from pathlib import Path
 from outlayer_localnet.errors import StoreError
 from outlayer_localnet.params import Params
 from outlayer_localnet.state import Account, Overlay, access_key_storage
-from outlayer_near.primitives import AccessKey, KeyPair, PublicKey
+from outlayer_near.primitives import AccessKey, CodecError, KeyPair, PublicKey
 
 NEAR = 10**24
 TEST_ACCOUNT = "test"
+KEY_FILE = "genesis_key.json"
+DATABASE_FILE = "chain.sqlite"
 GENESIS_BALANCES = {
     TEST_ACCOUNT: 1_000_000_000 * NEAR,
     "near": 1_000_000 * NEAR,
@@ -32,16 +34,25 @@ def write_genesis(state: Overlay, public_key: PublicKey, params: Params) -> int:
     return sum(GENESIS_BALANCES.values())
 
 
-def load_or_create_key(path: Path) -> KeyPair:
-    """The genesis key from a near-cli credentials file; a new one (mode 0600) if there is none."""
+def load_or_create_key(folder: Path) -> KeyPair:
+    """The genesis key of the chain in ``folder``, from its credentials file.
+
+    A folder without a chain gets a new key (mode 0600); one whose key is lost raises StoreError.
+    """
+    path = folder / KEY_FILE
     if path.exists():
         try:
-            return KeyPair.from_secret(json.loads(path.read_text())["private_key"])
-        except (ValueError, KeyError, TypeError) as error:
+            return KeyPair.from_secret(str(json.loads(path.read_text())["private_key"]))
+        except (ValueError, KeyError, TypeError, CodecError) as error:
             raise StoreError(
                 f"{path} is not a credentials file",
                 hint="Restore it, or begin with an empty state directory.",
             ) from error
+    if (folder / DATABASE_FILE).exists():
+        raise StoreError(
+            f"the chain in {folder} has lost its genesis key",
+            hint=f"Restore {KEY_FILE}, or begin with an empty state directory.",
+        )
     pair = KeyPair.generate()
     write_credentials(path, TEST_ACCOUNT, pair)
     return pair

@@ -370,7 +370,7 @@ def localnet(
         genesis = KeyPair.generate()
     else:
         state.mkdir(parents=True, exist_ok=True)
-        genesis = load_or_create_key(state / "genesis_key.json")
+        genesis = load_or_create_key(state)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=_run_loop, args=(loop,), name="localnet", daemon=True)
     thread.start()
