@@ -21,7 +21,7 @@ from outlayer_near.errors import (
     ViewError,
 )
 from outlayer_near.events import BlockStream, find_execution_request, open_source, requests_of_block
-from outlayer_near.models import ResourceMetrics, project_source, wasm_url_source
+from outlayer_near.models import RegisterResult, ResourceMetrics, project_source, wasm_url_source
 from outlayer_near.primitives import (
     AccessKey,
     AddKey,
@@ -31,7 +31,7 @@ from outlayer_near.primitives import (
 )
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender
-from outlayer_near.views import OutlayerViews
+from outlayer_near.views import OutlayerViews, RegisterViews
 
 ARTIFACTS = Path(__file__).parents[3] / "contracts" / "artifacts"
 CODE = wasm_url_source("http://127.0.0.1/wasm", "ab" * 32)
@@ -50,6 +50,13 @@ def prepared():
             main, ARTIFACTS / "outlayer.wasm", "new", {"owner_id": MAIN, "operator_id": "worker.test"}
         )
         chain.deploy(bob, ARTIFACTS / "caller.wasm", "new", {"outlayer_contract_id": MAIN})
+        registration = {
+            "owner_id": MAIN,
+            "init_worker_account": "alice.test",
+            "outlayer_contract_id": MAIN,
+            "key_ttl_seconds": 3600,
+        }
+        chain.deploy(operator, ARTIFACTS / "register.wasm", "new", registration)
         create = calls.create_project("echo", CODE, deposit=NEAR)
         assert chain.send(alice, MAIN, [create]).failure is None
         chain.snapshot("prepared")
@@ -266,6 +273,59 @@ async def test_py_near_and_our_sender_share_a_chain(chain, prepared, rpc, send_a
     assert chain.balance("bob.test") - before == 20
     shown = await account.view_function(MAIN, "get_project", {"project_id": "alice.test/echo"})
     assert shown.result == await rpc.view(MAIN, "get_project", {"project_id": "alice.test/echo"})
+
+
+# -- the register contract -------------------------------------------------------------------------------
+
+MEASUREMENTS = {
+    name: f"{number:02x}" * 48 for number, name in enumerate(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"])
+}
+
+
+async def test_measurement_sets_are_approved_from_and_until_their_times(rpc, send_as):
+    register, owner = RegisterViews(rpc, "worker.test"), send_as("main")
+    assert not await register.is_measurements_approved(MEASUREMENTS)
+    add = calls.add_measurement_set(MEASUREMENTS, name="worker 1")
+    set_id = (await owner.send("worker.test", [add])).json()
+    (found,) = await register.get_measurement_sets()
+    assert (found.id, found.name, found.measurements) == (set_id, "worker 1", MEASUREMENTS)
+    assert found.active_at(int(time.time()))
+    assert await register.is_measurements_approved(MEASUREMENTS)
+    assert await register.get_approved_measurements() == [MEASUREMENTS]
+    await owner.send("worker.test", [calls.expire_measurement_set(set_id, 1)])
+    assert not await register.is_measurements_approved(MEASUREMENTS)
+    assert not (await register.get_measurement_sets())[0].active_at(int(time.time()))
+
+
+async def test_a_rejected_quote_is_a_value_with_a_reason(rpc, send_as):
+    key = str(KeyPair.generate().public_key)
+    outcome = await send_as("alice").send("worker.test", [calls.register_worker_key(key, b"no quote")])
+    answer = RegisterResult.model_validate(outcome.json())
+    assert (answer.status, answer.reason) == ("rejected", "quote_malformed")
+    register = RegisterViews(rpc, "worker.test")
+    assert await register.get_worker_key(key) is None
+    assert await register.get_worker_keys() == []
+    assert not await register.is_worker_key_valid(key)
+    await send_as("alice").send("worker.test", [calls.remove_expired_keys()])
+
+
+async def test_only_the_owner_changes_the_register_contract(rpc, send_as):
+    for call in (
+        calls.add_measurement_set(MEASUREMENTS),
+        calls.update_collateral("{}"),
+        calls.transfer_ownership("alice.test"),
+        calls.remove_worker_keys([]),
+    ):
+        with pytest.raises(TransactionFailedError):
+            await send_as("alice").send("worker.test", [call])
+    await send_as("main").send("worker.test", [calls.transfer_ownership("alice.test")])
+    register = RegisterViews(rpc, "worker.test")
+    config = await register.get_config()
+    assert (config.owner_id, config.key_ttl_seconds) == ("alice.test", 3600)
+    root = await register.get_root_ca()
+    assert not root.simulated
+    assert await register.get_collateral() is None
+    assert await register.get_collateral_info() == []
 
 
 # -- NEP-413 on chain ------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from outlayer_near.models import (
     PendingRequest,
     Pricing,
     Project,
+    RegisterConfig,
+    RootCa,
     Version,
     WorkerKey,
 )
@@ -131,6 +133,10 @@ class RegisterViews:
         found = await self._view("get_worker_key", public_key=public_key)
         return None if found is None else WorkerKey.model_validate(found)
 
+    async def get_worker_keys(self, from_index: int = 0, limit: int = 50) -> list[WorkerKey]:
+        found = await self._view("get_worker_keys", from_index=from_index, limit=limit)
+        return [WorkerKey.model_validate(item) for item in found]
+
     async def is_worker_key_valid(self, public_key: str) -> bool:
         return bool(await self._view("is_worker_key_valid", public_key=public_key))
 
@@ -151,7 +157,8 @@ class RegisterViews:
         found: list[dict[str, str]] = await self._view("get_approved_measurements")
         return found
 
-    async def get_root_ca(self) -> dict[str, Any]:
-        """``sha256`` of the root certificate that quotes must chain to, and ``simulated``."""
-        found: dict[str, Any] = await self._view("get_root_ca")
-        return found
+    async def get_root_ca(self) -> RootCa:
+        return RootCa.model_validate(await self._view("get_root_ca"))
+
+    async def get_config(self) -> RegisterConfig:
+        return RegisterConfig.model_validate(await self._view("get_config"))

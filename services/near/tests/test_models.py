@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: MIT
+"""Models of the contracts' JSON, and the calls that are built of them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from outlayer_near import calls
+from outlayer_near.errors import CodecError
+from outlayer_near.models import (
+    DEFAULT_MAX_EXECUTION_SECONDS,
+    DEFAULT_MAX_INSTRUCTIONS,
+    DEFAULT_MAX_MEMORY_MB,
+    CollateralInfo,
+    ExecutionResponse,
+    ExecutionSource,
+    MeasurementSet,
+    PendingRequest,
+    Pricing,
+    Project,
+    RegisterConfig,
+    RegisterResult,
+    RequestData,
+    RequestParams,
+    ResourceLimits,
+    ResourceMetrics,
+    RootCa,
+    SecretsReference,
+    Version,
+    WorkerKey,
+    project_source,
+    to_json_text,
+    wasm_url_source,
+)
+from outlayer_near.primitives import FunctionCall
+
+text = st.text(max_size=12)
+u64 = st.integers(0, 2**64 - 1)
+u128 = st.integers(0, 2**128 - 1)
+maybe_text = st.none() | text
+sources = st.one_of(
+    st.builds(
+        lambda repo, commit, target: ExecutionSource(
+            GitHub={"repo": repo, "commit": commit, "build_target": target}
+        ),
+        text,
+        text,
+        maybe_text,
+    ),
+    st.builds(wasm_url_source, text, text),
+    st.builds(project_source, text, maybe_text),
+)
+limits = st.builds(
+    ResourceLimits,
+    max_instructions=u64,
+    max_memory_mb=st.integers(0, 2**32 - 1),
+    max_execution_seconds=u64,
+)
+secrets = st.builds(SecretsReference, profile=text, account_id=text)
+formats = st.sampled_from(["Bytes", "Text", "Json"])
+registers = st.dictionaries(st.sampled_from(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"]), text)
+seconds = st.none() | st.integers(0, 2**40)
+models = st.one_of(
+    limits,
+    secrets,
+    st.builds(
+        RequestData,
+        request_id=u64,
+        sender_id=text,
+        predecessor_id=text,
+        code_source=sources,
+        resource_limits=limits,
+        input_data=text,
+        input_data_in_state=st.booleans(),
+        secrets_ref=st.none() | secrets,
+        response_format=formats,
+        payment=u128,
+        attached_usd=u128,
+        timestamp=u64,
+        compile_only=st.booleans(),
+        force_rebuild=st.booleans(),
+        store_on_fastfs=st.booleans(),
+        project_uuid=maybe_text,
+        project_id=maybe_text,
+    ),
+    st.builds(
+        PendingRequest,
+        request_id=u64,
+        sender_id=text,
+        data_id=st.lists(st.integers(0, 255), max_size=4),
+        execution_source=st.none() | sources,
+        resolved_source=st.none() | sources,
+        resource_limits=limits,
+        secrets_ref=st.none() | secrets,
+        response_format=formats,
+        input_data=maybe_text,
+        payer_account_id=maybe_text,
+        payment=u128,
+        attached_usd=u128,
+        timestamp=u64,
+        output_submitted=st.booleans(),
+    ),
+    st.builds(
+        Project,
+        project_id=text,
+        uuid=text,
+        owner=text,
+        name=text,
+        active_version=text,
+        created_at=u64,
+        storage_deposit=u128,
+    ),
+    st.builds(Version, wasm_hash=text, source=sources, added_at=u64, is_active=st.booleans()),
+    st.builds(Pricing, **dict.fromkeys(Pricing.model_fields, u128)),
+    st.builds(
+        MeasurementSet,
+        id=st.integers(0, 2**32 - 1),
+        name=maybe_text,
+        measurements=registers,
+        not_before=seconds,
+        not_after=seconds,
+        added_at=u64,
+    ),
+    st.builds(
+        WorkerKey,
+        public_key=text,
+        measurement_set=u64,
+        measurements=registers,
+        tcb_status=text,
+        fmspc=text,
+        verified_at=u64,
+        expires_at=u64,
+        quote_report_sha256=maybe_text,
+    ),
+    st.builds(
+        RegisterResult,
+        status=st.sampled_from(["approved", "rejected"]),
+        public_key=maybe_text,
+        measurement_set=st.none() | u64,
+        reason=maybe_text,
+        detail=maybe_text,
+    ),
+    st.builds(
+        CollateralInfo,
+        fmspc=text,
+        sha256=text,
+        tcb_evaluation_data_number=u64,
+        issue_date=u64,
+        next_update=u64,
+        stored_at=u64,
+    ),
+    st.builds(RootCa, sha256=text, simulated=st.booleans()),
+    st.builds(
+        RegisterConfig,
+        owner_id=text,
+        init_worker_account=text,
+        outlayer_contract_id=text,
+        key_ttl_seconds=u64,
+    ),
+    st.builds(
+        RequestParams,
+        force_rebuild=st.booleans(),
+        store_on_fastfs=st.booleans(),
+        compile_only=st.booleans(),
+        attached_usd=st.none() | u128,
+    ),
+    st.builds(
+        ExecutionResponse,
+        success=st.booleans(),
+        output=st.none() | text.map(lambda value: {"Text": value}),
+        error=maybe_text,
+        resources_used=st.builds(
+            ResourceMetrics, instructions=u64, time_ms=u64, compile_time_ms=st.none() | u64
+        ),
+        refund_usd=st.none() | u64,
+    ),
+)
+
+
+@given(models)
+def test_every_model_comes_back_from_its_json(model: BaseModel):
+    again = type(model).model_validate_json(model.model_dump_json(by_alias=True))
+    assert again == model
+    assert type(model).model_validate_json(model.model_dump_json(by_alias=True, exclude_none=True)) == model
+
+
+@given(models)
+def test_members_that_a_later_contract_adds_do_no_harm(model: BaseModel):
+    value = {**json.loads(model.model_dump_json(by_alias=True)), "added_later": {"x": 1}}
+    assert type(model).model_validate_json(json.dumps(value)) == model
+
+
+@given(u128)
+def test_amounts_are_digits_in_json_and_numbers_here(amount):
+    pricing = Pricing(**dict.fromkeys(Pricing.model_fields, amount))
+    assert json.loads(pricing.model_dump_json())["base_fee"] == str(amount)
+    assert Pricing.model_validate_json(pricing.model_dump_json()).base_fee == amount
+
+
+@pytest.mark.parametrize(
+    "amount", ["-1", "1.0", "", " 1", "1e3", "٣", True, None, 1.5, str(2**128), -1, "0x1"]
+)
+def test_what_is_not_an_amount_is_refused(amount):
+    with pytest.raises(ValidationError):
+        Pricing(**dict.fromkeys(Pricing.model_fields, amount))
+
+
+# -- requests ------------------------------------------------------------------------------------------
+
+
+def request_json(**changes: Any) -> str:
+    value = {
+        "request_id": 1,
+        "sender_id": "alice.test",
+        "predecessor_id": "bob.test",
+        "code_source": {"WasmUrl": {"url": "u", "hash": "h"}},
+        **changes,
+    }
+    return json.dumps(value)
+
+
+NULL_LIMITS = {"max_instructions": 1, "max_memory_mb": None, "max_execution_seconds": None}
+
+
+@pytest.mark.parametrize("given_limits", [{"max_instructions": 1}, NULL_LIMITS])
+def test_r10_absent_and_null_limits_take_the_defaults(given_limits):
+    found = RequestData.parse(request_json(resource_limits=given_limits)).resource_limits
+    assert (found.max_instructions, found.max_memory_mb, found.max_execution_seconds) == (1, 128, 60)
+
+
+def test_r10_a_request_whose_optional_members_are_null_is_read():
+    optional = {
+        name: None
+        for name, info in RequestData.model_fields.items()
+        if not info.is_required() and name != "code_source"
+    }
+    found = RequestData.parse(request_json(**optional))
+    assert found.resource_limits == ResourceLimits(
+        max_instructions=DEFAULT_MAX_INSTRUCTIONS,
+        max_memory_mb=DEFAULT_MAX_MEMORY_MB,
+        max_execution_seconds=DEFAULT_MAX_EXECUTION_SECONDS,
+    )
+    assert (found.response_format, found.payment, found.project_uuid) == ("Text", 0, None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"Other": {"url": "u"}},
+        {"WasmUrl": {"url": "u"}},
+        {"WasmUrl": {"url": "u", "hash": "h"}, "Project": {"project_id": "a/b"}},
+        {"WasmUrl": None},
+        "WasmUrl",
+    ],
+)
+def test_a_source_is_exactly_one_of_three(source):
+    with pytest.raises(ValidationError):
+        RequestData.parse(request_json(code_source=source))
+
+
+def test_a_measurement_set_is_active_from_its_first_second_until_before_its_last():
+    window = MeasurementSet(id=0, measurements={}, not_before=10, not_after=20)
+    assert [window.active_at(now) for now in (9, 10, 19, 20)] == [False, True, True, False]
+    assert MeasurementSet(id=0, measurements={}).active_at(0)
+
+
+# -- calls ---------------------------------------------------------------------------------------------
+
+USED = ResourceMetrics(instructions=5, time_ms=6)
+
+
+def arguments(action: FunctionCall) -> Any:
+    return json.loads(action.args)
+
+
+def test_a_request_has_the_arguments_of_the_abi():
+    action = calls.request_execution(
+        project_source("alice.test/echo"),
+        input_data='{"city":"Tōkyō"}',
+        resource_limits={"max_instructions": 5},
+        response_format="Json",
+        secrets_ref=SecretsReference(profile="default", account_id="alice.test"),
+        params=RequestParams(attached_usd=100000),
+        deposit=9,
+    )
+    assert (action.method_name, action.deposit, action.gas) == ("request_execution", 9, 300 * 10**12)
+    assert arguments(action) == {
+        "source": {"Project": {"project_id": "alice.test/echo"}},
+        "resource_limits": {"max_instructions": 5},
+        "input_data": '{"city":"Tōkyō"}',
+        "secrets_ref": {"profile": "default", "account_id": "alice.test"},
+        "response_format": "Json",
+        "payer_account_id": None,
+        "params": {
+            "force_rebuild": False,
+            "store_on_fastfs": False,
+            "compile_only": False,
+            "attached_usd": "100000",
+        },
+    }
+
+
+def test_r1_a_request_cannot_name_a_storage_namespace():
+    assert "project_uuid" not in RequestParams.model_fields
+
+
+@given(st.recursive(st.none() | u64 | text, lambda inner: st.lists(inner, max_size=3), max_leaves=6))
+def test_a_json_output_arrives_byte_for_byte(value):
+    written = json.dumps(value, indent=1).encode()
+    action = calls.resolve_execution(7, success=True, output=calls.json_output(written), resources=USED)
+    assert written in action.args
+    assert arguments(action) == {
+        "request_id": 7,
+        "response": {
+            "success": True,
+            "output": {"Json": value},
+            "error": None,
+            "resources_used": {"instructions": 5, "time_ms": 6, "compile_time_ms": None},
+            "compilation_note": None,
+            "refund_usd": None,
+        },
+    }
+
+
+def test_an_empty_json_output_is_refused():
+    with pytest.raises(CodecError):
+        calls.json_output(b"  ")
+
+
+def test_text_and_bytes_outputs_and_failures_have_their_forms():
+    for output, form in (
+        (calls.text_output('a "b" ä'), {"Text": 'a "b" ä'}),
+        (calls.bytes_output(b"\x00\xff"), {"Bytes": [0, 255]}),
+        (None, None),
+    ):
+        action = calls.resolve_execution(1, success=False, output=output, error="no", resources=USED)
+        assert arguments(action)["response"]["output"] == form
+        assert arguments(action)["response"]["error"] == "no"
+
+
+def test_r7_a_large_result_carries_its_refund():
+    action = calls.submit_execution_output_and_resolve(
+        3, success=True, output=calls.json_output(b"{}"), resources=USED, refund_usd=12
+    )
+    assert action.method_name == "submit_execution_output_and_resolve"
+    assert (arguments(action)["request_id"], arguments(action)["refund_usd"]) == (3, 12)
+
+
+def _example(parameter: inspect.Parameter) -> Any:
+    examples: dict[str, Any] = {
+        "int": 1,
+        "str": "x",
+        "bool": True,
+        "bytes": b"q",
+        "ExecutionSource": wasm_url_source("u", "h"),
+        "Output": calls.json_output(b"1"),
+        "ResourceMetrics": USED,
+        "Sequence[int]": [1],
+        "Sequence[str]": ["k"],
+        "dict[str, str]": {"mrtd": "a"},
+        "dict[PricingField, int]": {"base_fee": 1},
+    }
+    name = str(parameter.annotation).removesuffix(" | None")
+    return examples.get(name)
+
+
+builders = [
+    function
+    for name, function in inspect.getmembers(calls, inspect.isfunction)
+    if function.__module__ == calls.__name__ and function.__annotations__["return"] == "FunctionCall"
+]
+
+
+@pytest.mark.parametrize("build", [item for item in builders if item.__name__ != "_call"])
+def test_every_builder_calls_the_method_of_its_name_with_a_json_object(build):
+    given_arguments = {
+        name: _example(parameter)
+        for name, parameter in inspect.signature(build).parameters.items()
+        if parameter.default is inspect.Parameter.empty
+    }
+    action = build(**given_arguments)
+    assert action.method_name == build.__name__
+    assert isinstance(arguments(action), dict)
+    assert 0 < action.gas <= 300 * 10**12
+
+
+def test_json_is_compact_and_not_escaped():
+    assert to_json_text({"a": ["ä", None]}) == '{"a":["ä",null]}'
