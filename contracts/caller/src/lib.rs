@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! How a contract asks for an execution: `ask` calls `request_execution`, and `on_answer` gets the value.
 
-use near_sdk::{
-    env, ext_contract, near, AccountId, Gas, NearToken, PanicOnDefault, Promise, PromiseError,
-};
+use near_sdk::{env, ext_contract, near, AccountId, Gas, NearToken, PanicOnDefault, Promise, PromiseError};
 use serde_json::value::RawValue;
 use serde_json::{json, Value};
 

@@ -26,7 +26,6 @@ impl Contract {
     }
 
     /// Change the prices that are given; the others stay.
-    #[allow(clippy::too_many_arguments)] // the ABI
     pub fn set_pricing(
         &mut self,
         base_fee: Option<U128>,

@@ -46,11 +46,11 @@ mod tests {
 
     #[test]
     fn estimate_follows_the_formula() {
-        let limits = ResourceLimits { max_instructions: 10_999_999, max_memory_mb: 1, max_execution_seconds: 2 };
+        let limits =
+            ResourceLimits { max_instructions: 10_999_999, max_memory_mb: 1, max_execution_seconds: 2 };
         let pricing = Pricing::default();
-        let expected = pricing.base_fee
-            + 10 * pricing.per_million_instructions_fee
-            + 2_000 * pricing.per_ms_fee;
+        let expected =
+            pricing.base_fee + 10 * pricing.per_million_instructions_fee + 2_000 * pricing.per_ms_fee;
         assert_eq!(estimate(&pricing, Some(&limits)), expected);
         assert_eq!(estimate(&pricing, None), pricing.base_fee);
     }
@@ -74,7 +74,8 @@ mod tests {
                 seed ^= seed << 17;
                 seed
             };
-            let metrics = used(next() >> (next() % 64), next() >> (next() % 64), Some(next() >> (next() % 64)));
+            let metrics =
+                used(next() >> (next() % 64), next() >> (next() % 64), Some(next() >> (next() % 64)));
             let payment = u128::from(next()) << (next() % 64);
             let (charged, refunded) = split(payment, actual(&pricing, &metrics));
             assert_eq!(charged + refunded, payment);

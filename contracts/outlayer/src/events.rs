@@ -4,9 +4,7 @@
 use near_sdk::serde::Serialize;
 use near_sdk::{env, AccountId};
 
-use crate::types::{
-    CodeSource, ResourceLimits, ResourceMetrics, ResponseFormat, SecretsReference,
-};
+use crate::types::{CodeSource, ResourceLimits, ResourceMetrics, ResponseFormat, SecretsReference};
 
 /// `request_data` of `execution_requested`: a JSON text inside the event.
 #[derive(Serialize)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Requests, their results, their settlement.
 
-use near_sdk::{env, near, require, AccountId, Gas, GasWeight, NearToken, Promise, PromiseResult};
+use near_sdk::{env, near, require, AccountId, Gas, GasWeight, NearToken, Promise};
 
 use crate::cost;
 use crate::events::{Completed, RequestData, Requested};
@@ -25,7 +25,6 @@ struct Resolved {
 impl Contract {
     /// Ask for an execution. The returned promise gives the value once a worker has resolved the request, or null.
     #[payable]
-    #[allow(clippy::too_many_arguments)] // the ABI
     pub fn request_execution(
         &mut self,
         source: ExecutionSource,
@@ -128,7 +127,6 @@ impl Contract {
     }
 
     /// Store a large output and resume the yield, in one transaction.
-    #[allow(clippy::too_many_arguments)] // the ABI
     pub fn submit_execution_output_and_resolve(
         &mut self,
         request_id: u64,
@@ -153,11 +151,11 @@ impl Contract {
             env::value_return(b"null");
             return;
         };
-        let response = match env::promise_result(0) {
-            PromiseResult::Successful(payload) => {
+        let response = match env::promise_result_checked(0, RESUME_LIMIT) {
+            Ok(payload) => {
                 serde_json::from_slice::<ExecutionResponse>(&payload).map_err(|error| error.to_string())
             }
-            PromiseResult::Failed => Err("the yield timed out".to_string()),
+            Err(_) => Err("the yield timed out".to_string()),
         };
         self.total_executions += 1;
         match response {
@@ -225,12 +223,9 @@ impl Contract {
     }
 
     fn resolve_project(&self, project_id: &str, version_key: Option<&str>) -> Resolved {
-        let project =
-            self.projects.get(project_id).unwrap_or_else(|| env::panic_str("Project not found"));
+        let project = self.projects.get(project_id).unwrap_or_else(|| env::panic_str("Project not found"));
         let key = version_key.unwrap_or(&project.active_version);
-        let version = self
-            .version(&project.uuid, key)
-            .unwrap_or_else(|| env::panic_str("Version not found"));
+        let version = self.version(&project.uuid, key).unwrap_or_else(|| env::panic_str("Version not found"));
         Resolved {
             code: version.source.clone().with_default_target(),
             project: Some((project_id.to_string(), project.clone())),
@@ -313,10 +308,7 @@ impl Contract {
 
 fn check_params(code: &CodeSource, params: &RequestParams, compile_only: bool, input: &str) {
     let is_url = matches!(code, CodeSource::WasmUrl { .. });
-    require!(
-        !(params.force_rebuild && is_url),
-        "force_rebuild is not applicable for WasmUrl code source"
-    );
+    require!(!(params.force_rebuild && is_url), "force_rebuild is not applicable for WasmUrl code source");
     require!(
         !params.store_on_fastfs || params.force_rebuild,
         "store_on_fastfs requires force_rebuild to be set"

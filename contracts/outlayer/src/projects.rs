@@ -119,7 +119,10 @@ impl Contract {
     pub fn accept_project(&mut self, project_id: String) -> String {
         let new_owner = env::predecessor_account_id();
         let mut project = self.project(&project_id).clone();
-        require!(project.pending_owner.as_ref() == Some(&new_owner), "The project was not offered to this account");
+        require!(
+            project.pending_owner.as_ref() == Some(&new_owner),
+            "The project was not offered to this account"
+        );
         let new_id = format!("{new_owner}/{}", project.name);
         require!(!self.projects.contains_key(&new_id), format!("Project '{new_id}' already exists"));
         self.projects.remove(&project_id);

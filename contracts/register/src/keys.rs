@@ -41,7 +41,11 @@ impl Contract {
         match state.appraise(&public_key, &tdx_quote_hex) {
             Ok(key) => state.admit(key),
             Err(Refusal { reason, detail }) => {
-                emit(Event::WorkerKeyRejected([KeyRejected { public_key: &public_key, reason, detail: &detail }]));
+                emit(Event::WorkerKeyRejected([KeyRejected {
+                    public_key: &public_key,
+                    reason,
+                    detail: &detail,
+                }]));
                 RegisterResult::Rejected { reason: reason.to_string(), detail }
             }
         }
@@ -91,7 +95,8 @@ impl StateV1 {
     }
 
     fn is_valid(&self, key: &WorkerKey) -> bool {
-        now() < key.expires_at && self.sets.get(key.measurement_set).is_some_and(|set| set.is_active_at(now()))
+        now() < key.expires_at
+            && self.sets.get(key.measurement_set).is_some_and(|set| set.is_active_at(now()))
     }
 
     fn appraise(&self, public_key: &PublicKey, tdx_quote_hex: &str) -> Result<WorkerKey, Refusal> {

@@ -136,9 +136,8 @@ impl Contract {
         let state = self.state_mut();
         let verified = Collateral::from_json(&collateral)
             .and_then(|collateral| Ok((collateral.verify(state.root(), now())?, collateral)));
-        let (facts, collateral) = verified.unwrap_or_else(|rejection| {
-            env::panic_str(&format!("{}: {rejection}", rejection.reason.code()))
-        });
+        let (facts, collateral) = verified
+            .unwrap_or_else(|rejection| env::panic_str(&format!("{}: {rejection}", rejection.reason.code())));
         let info = CollateralInfo {
             fmspc: hex::encode(facts.fmspc),
             sha256: hex::encode(env::sha256_array(collateral.to_json().as_bytes())),
@@ -196,7 +195,9 @@ impl Contract {
                 hex::decode_to_slice(text, &mut fmspc).ok()?;
                 fmspc
             }
-            None => *state.fmspcs.iter().max_by_key(|fmspc| state.collateral_info(fmspc).map(|i| i.stored_at))?,
+            None => {
+                *state.fmspcs.iter().max_by_key(|fmspc| state.collateral_info(fmspc).map(|i| i.stored_at))?
+            }
         };
         state.collateral.get(&fmspc).map(|StoredCollateral::V1(collateral, _)| collateral.to_json())
     }

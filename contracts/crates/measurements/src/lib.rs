@@ -105,9 +105,13 @@ pub enum SetError {
 impl fmt::Display for SetError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
-            SetError::EmptyWindow => "The set would never be active: not_after must be after not_before and now",
+            SetError::EmptyWindow => {
+                "The set would never be active: not_after must be after not_before and now"
+            }
             SetError::NotFound => "Measurement set not found",
-            SetError::WouldExtend => "A set can only be made to expire earlier; add a new set to approve again",
+            SetError::WouldExtend => {
+                "A set can only be made to expire earlier; add a new set to approve again"
+            }
             SetError::Full => "Too many measurement sets",
         })
     }
@@ -283,7 +287,13 @@ mod tests {
 
     #[test]
     fn other_registers_are_refused() {
-        for text in ["ab".repeat(47), "ab".repeat(49), "zz".repeat(48), "é".repeat(48), format!("0x{}", "a".repeat(94))] {
+        for text in [
+            "ab".repeat(47),
+            "ab".repeat(49),
+            "zz".repeat(48),
+            "é".repeat(48),
+            format!("0x{}", "a".repeat(94)),
+        ] {
             assert!(serde_json::from_str::<Register>(&format!("\"{text}\"")).is_err(), "{text}");
         }
     }

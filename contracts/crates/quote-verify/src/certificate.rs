@@ -20,8 +20,8 @@ const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 const ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
 /// id-ecPublicKey and prime256v1, as the content of AlgorithmIdentifier
 const EC_P256: &[u8] = &[
-    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01,
-    0x07,
+    0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03,
+    0x01, 0x07,
 ];
 
 /// `SEQUENCE { tbs, signatureAlgorithm, signature }`: a certificate or a CRL.
@@ -146,7 +146,8 @@ fn time(element: Element<'_>) -> Result<u64, DerError> {
     if !digits.iter().all(u8::is_ascii_digit) {
         return Err(WRONG);
     }
-    let number = |digits: &[u8]| digits.iter().fold(0u32, |value, digit| value * 10 + u32::from(digit - b'0'));
+    let number =
+        |digits: &[u8]| digits.iter().fold(0u32, |value, digit| value * 10 + u32::from(digit - b'0'));
     let (year, rest) = match (element.tag, digits.len()) {
         (GENERALIZED_TIME, 14) => (number(&digits[..4]), &digits[4..]),
         (UTC_TIME, 12) => {
@@ -187,7 +188,8 @@ mod tests {
 
     #[test]
     fn other_forms_of_time_are_refused() {
-        for text in ["1805211045Z", "180521104510", "180521104510+0000", "181321104510Z", "180521106010Z", ""] {
+        for text in ["1805211045Z", "180521104510", "180521104510+0000", "181321104510Z", "180521106010Z", ""]
+        {
             assert!(at(UTC_TIME, text).is_err(), "{text}");
         }
         assert!(at(GENERALIZED_TIME, "180521104510Z").is_err());

@@ -142,8 +142,8 @@ impl Collateral {
 
     /// All that costs no signature: who signed, for what, and whether it is current.
     pub fn check(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
-        let tcb_info: TcbInfoHead = serde_json::from_str(&self.tcb_info)
-            .map_err(|error| invalid("tcb_info", &error.to_string()))?;
+        let tcb_info: TcbInfoHead =
+            serde_json::from_str(&self.tcb_info).map_err(|error| invalid("tcb_info", &error.to_string()))?;
         let qe_identity: QeIdentityHead = serde_json::from_str(&self.qe_identity)
             .map_err(|error| invalid("qe_identity", &error.to_string()))?;
         for chain in [&self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
@@ -205,7 +205,11 @@ impl Collateral {
         }
         let ders = read_chain(&self.pck_crl_issuer_chain)?;
         let pck_ca = certificate(&ders[0])?;
-        require(pck_ca.is_issued_by(&root), "crl_signature", "the PCK CRL's issuer is not signed by the root")?;
+        require(
+            pck_ca.is_issued_by(&root),
+            "crl_signature",
+            "the PCK CRL's issuer is not signed by the root",
+        )?;
         for (der, issuer) in [(&self.root_ca_crl, &root), (&self.pck_crl, &pck_ca)] {
             let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
             require(crl.is_issued_by(issuer), "crl_signature", "the signature of a CRL does not verify")?;

@@ -121,7 +121,8 @@ fn positive_integer(content: &[u8], target: &mut [u8]) -> Result<(), DerError> {
         [first, ..] if *first >= 0x80 => return Err(DerError("a negative INTEGER")),
         all => all,
     };
-    let start = target.len().checked_sub(magnitude.len()).ok_or(DerError("an INTEGER of more than 32 bytes"))?;
+    let start =
+        target.len().checked_sub(magnitude.len()).ok_or(DerError("an INTEGER of more than 32 bytes"))?;
     target.get_mut(start..).ok_or(DerError("an INTEGER of more than 32 bytes"))?.copy_from_slice(magnitude);
     Ok(())
 }

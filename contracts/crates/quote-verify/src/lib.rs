@@ -118,7 +118,8 @@ impl<'a> ParsedQuote<'a> {
         };
         let (auth_size, exact) = auth_data_size(auth);
         let signed = signed_size(&quote).ok_or_else(|| malformed("unknown TD report"))?;
-        let declared = bytes.get(signed..signed + 4).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
+        let declared =
+            bytes.get(signed..signed + 4).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
         if !exact || declared != u32::try_from(auth_size).ok() {
             return Err(malformed("the authentication data do not fill their declared size"));
         }
@@ -131,7 +132,8 @@ impl<'a> ParsedQuote<'a> {
         let pck = |error| Rejection::new(Reason::QuoteInvalid, "pck_chain", error);
         let chain = extract_cert_chain(&quote).map_err(|error| pck(format!("{error:#}")))?;
         let leaf = chain.first().ok_or_else(|| pck("no PCK certificate".to_string()))?;
-        let extension = parse_pck_extension_with::<ContractConfig>(leaf).map_err(|error| pck(format!("{error:#}")))?;
+        let extension =
+            parse_pck_extension_with::<ContractConfig>(leaf).map_err(|error| pck(format!("{error:#}")))?;
         Ok(ParsedQuote { canonical, fmspc: extension.fmspc, pce_id: extension.pce_id, quote })
     }
 
@@ -228,7 +230,8 @@ impl Policy {
             let detail = format!("the TCB status is {}", verified.tcb_status);
             return Err(Rejection::new(Reason::TcbStatus, "tcb_status", detail));
         }
-        let counts = |id: &&String| !self.informational_advisories.iter().any(|prefix| id.starts_with(prefix));
+        let counts =
+            |id: &&String| !self.informational_advisories.iter().any(|prefix| id.starts_with(prefix));
         let advisories: Vec<&str> = verified.advisory_ids.iter().filter(counts).map(String::as_str).collect();
         if !advisories.is_empty() {
             return Err(Rejection::new(Reason::Advisories, "advisories", advisories.join(", ")));
@@ -295,6 +298,7 @@ const LIBRARY_WORDS: [(&str, Reason, &str); 22] = [
 
 fn library_rejection(message: &str) -> Rejection {
     let found = LIBRARY_WORDS.iter().find(|(words, _, _)| message.contains(words));
-    let (reason, check) = found.map_or((Reason::QuoteInvalid, "dcap_qvl"), |&(_, reason, check)| (reason, check));
+    let (reason, check) =
+        found.map_or((Reason::QuoteInvalid, "dcap_qvl"), |&(_, reason, check)| (reason, check));
     Rejection::new(reason, check, message)
 }

@@ -183,7 +183,9 @@ fn real_quotes_that_must_not_pass_do_not() {
     let Some(folder) = vectors() else { return };
     let collateral = fs::read_to_string(folder.join("dcap-qvl/tdx_quote_outdated_collateral.json")).unwrap();
     let now = unix("2026-03-05T00:00:00Z");
-    for name in ["automata/quotev5.dat", "trustee/tdx_quote_4.dat", "trustee/tdx_quote_5.dat", "dcap-qvl/sgx_quote"] {
+    for name in
+        ["automata/quotev5.dat", "trustee/tdx_quote_4.dat", "trustee/tdx_quote_5.dat", "dcap-qvl/sgx_quote"]
+    {
         let quote = fs::read(folder.join(name)).unwrap();
         assert!(verify(&quote, &collateral, INTEL_ROOT_CA_DER, now).is_err(), "{name}");
     }
