@@ -247,7 +247,10 @@ async def test_the_books_balance_after_many_calls_of_many_keys(start: Any) -> No
     )
     assert (row["reserved"], row["open"]) == (0, 0)
     charged = await service.db.fetchrow(
-        "SELECT sum(charged) AS charged, sum(compute_cost) AS cost, count(*) AS n FROM https_calls WHERE status <> 'pending'"
+        """
+        SELECT sum(charged) AS charged, sum(compute_cost) AS cost, count(*) AS n
+        FROM https_calls WHERE status <> 'pending'
+        """
     )
     assert charged["n"] == 30
     assert row["spent"] == charged["charged"] == charged["cost"] + await earnings(service)

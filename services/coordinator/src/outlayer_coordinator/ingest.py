@@ -61,6 +61,12 @@ class Ingest:
     height: int | None = None
     leader: bool = False
     last_error: str | None = None
+    _stream: BlockStream | None = None
+
+    @property
+    def trouble(self) -> str | None:
+        """What keeps it from going on at this moment, if anything does."""
+        return self.last_error or (self._stream.last_error if self._stream else None)
 
     @classmethod
     def of(cls, settings: Settings, ring: Callable[[], None]) -> Ingest:
@@ -80,7 +86,7 @@ class Ingest:
                 self.last_error = f"{type(error).__name__}: {error}"
                 log.warning("ingest_interrupted", error=self.last_error)
             finally:
-                self.leader = False
+                self.leader, self._stream = False, None
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _lead(self) -> None:
@@ -95,6 +101,7 @@ class Ingest:
             self.leader = True
             source = self.open_blocks()
             async with BlockStream(source, await self._start(connection, source)) as stream:
+                self._stream = stream
                 while True:
                     await self.store(connection, await stream.next())
         finally:

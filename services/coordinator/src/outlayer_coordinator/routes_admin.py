@@ -176,8 +176,13 @@ def _ingest_check(context: Context) -> dict[str, Any]:
     ingest = context.ingest
     if not context.settings.ingest:
         return {"status": "elsewhere"}
-    status = "error" if ingest.last_error else ("ok" if ingest.leader else "standby")
-    return {"status": status, "current_block": ingest.height, "error": ingest.last_error}
+    if ingest.trouble:
+        status = "error"
+    elif not ingest.leader:
+        status = "standby"
+    else:
+        status = "starting" if ingest.height is None else "ok"
+    return {"status": status, "current_block": ingest.height, "error": ingest.trouble}
 
 
 @router.get("/health/ready", tags=["health"])
