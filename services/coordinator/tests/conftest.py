@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import pytest
 import pytest_asyncio
+import structlog
 
 from outlayer_attestation.platform.machine import SoftwarePlatform
 from outlayer_cli.embedded import Server, temporary_postgres, temporary_valkey
@@ -34,6 +35,8 @@ def _load(name: str) -> ModuleType:
     return sys.modules[full]
 
 
+# the default shows local variables in tracebacks, and they hold secrets
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
 harness = _load("harness")
 _STARTS = 8
 
