@@ -215,6 +215,8 @@ class FakeChain:
     outages: int = 0
     submission_failures: int = 0
     largest_output: int = 10**9
+    fails_unseen: bool = False
+    successes: set[str] = field(default_factory=set)
     on_resolve: Callable[[], None] = lambda: None
 
     def add_project(self, project_id: str, url: str, sha: str) -> None:
@@ -281,7 +283,7 @@ class FakeChain:
         return request_id not in self.resolved
 
     async def succeeded(self, tx_hash: str) -> bool:
-        return tx_hash.startswith("tx-")
+        return tx_hash in self.successes
 
     async def resolve(self, resolution: Resolution, on_sent: Callable[[str], None]) -> Submitted:
         self.on_resolve()
@@ -293,6 +295,13 @@ class FakeChain:
         on_sent(tx_hash)
         if self.submission_failures:
             self.submission_failures -= 1
+            if self.fails_unseen:
+                self.resolved[resolution.request_id] = resolution
+                self.successes.add(tx_hash)
             raise SubmissionError("made to fail")
+        self.successes.add(tx_hash)
         self.resolved[resolution.request_id] = resolution
-        return Submitted(tx_hash, 123)
+        return Submitted(tx_hash)
+
+    async def charged(self, event: RequestEvent) -> tuple[int, ...]:
+        return (123,)

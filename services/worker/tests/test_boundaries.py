@@ -18,7 +18,7 @@ from outlayer_near.models import wasm_url_source
 from outlayer_near.primitives import PublicKey, Signature
 from outlayer_near.sender import TxOutcome
 from outlayer_worker import guest_env, preparation
-from outlayer_worker.chain import ChainRequest, Head, ResolvedProject, charged_cost
+from outlayer_worker.chain import ChainRequest, Head, ResolvedProject, charged_costs
 from outlayer_worker.config import Config, from_environment
 from outlayer_worker.errors import ConfigError, JobError, ProtocolError
 from outlayer_worker.executor.model import Category, RunResult
@@ -295,15 +295,16 @@ def test_the_call_is_json_and_large_results_go_through_state(
 @pytest.mark.parametrize(
     ("logs", "charged"),
     [
-        (('[[yNEAR charged: "123"]]',), 123),
-        (("other", '[[yNEAR charged: "1000000000000000000000"]]'), 10**21),
-        ((), None),
-        (('x [[yNEAR charged: "5"]]',), None),
-        (('[[yNEAR charged: "-5"]]',), None),
+        (('[[yNEAR charged: "123"]]',), (123,)),
+        (("other", '[[yNEAR charged: "1000000000000000000000"]]'), (10**21,)),
+        (('[[yNEAR charged: "1"]]', '[[yNEAR charged: "2"]]'), (1, 2)),
+        ((), ()),
+        (('x [[yNEAR charged: "5"]]',), ()),
+        (('[[yNEAR charged: "-5"]]',), ()),
     ],
 )
-def test_the_charged_amount_is_read_from_the_log(logs: tuple[str, ...], charged: int | None) -> None:
-    assert charged_cost(TxOutcome("h", "s", True, b"", None, logs, 0, {})) == charged
+def test_the_charged_amount_is_read_from_the_log(logs: tuple[str, ...], charged: tuple[int, ...]) -> None:
+    assert charged_costs(TxOutcome("h", "s", True, b"", None, logs, 0, {})) == charged
 
 
 def test_a_key_is_renewed_well_before_it_expires() -> None:

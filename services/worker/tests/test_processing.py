@@ -230,6 +230,14 @@ async def test_a_submission_that_fails_is_tried_again(rig: Any, echo: Any) -> No
     assert not rig.outbox.entries()
 
 
+async def test_a_submission_whose_good_end_was_not_seen_counts(rig: Any, echo: Any) -> None:
+    rig.chain.submission_failures, rig.chain.fails_unseen = 1, True
+    (completion,) = await rig.finish(rig.chain.add_request(19, echo, "x"))
+    assert completion["success"] is True
+    assert completion["resolve_tx_hash"] == "tx-19"
+    assert check_proof(completion).request_id == 19
+
+
 async def test_a_chain_that_does_not_answer_for_a_while_fails_no_job(
     rig: Any, fakes: ModuleType, echo: Any
 ) -> None:
@@ -264,6 +272,7 @@ async def test_a_result_left_on_disk_is_delivered_by_the_next_process(
     rig.coordinator.completions.clear()
     body = {"batch": first.pop("batch"), "completions": [first]}
     rig.outbox.put(job["job_id"], body, near_tx=None)
+    rig.chain.successes.add("tx-1")
     rig.outbox.put("near-good", {**body, "completions": [{**first, "job_id": "near-good"}]}, near_tx="tx-1")
     rig.outbox.put("near-bad", {**body, "completions": [{**first, "job_id": "near-bad"}]}, near_tx="failed")
     await rig.delivery.resend(rig.chain.succeeded)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from outlayer_worker.resolution import Resolution, resolve_call
 
 PROJECT_SECONDS = 3.0
 RESOLVE_GAS = 300 * 10**12
+CALLBACK_WAITS = (0.0, 1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,9 @@ class Head:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A result that the contract took. ``charged_yocto`` is what its log says, None without such a line."""
+    """A result that the contract took."""
 
     tx_hash: str
-    charged_yocto: int | None
 
 
 class RequestGoneError(JobError):
@@ -164,11 +165,25 @@ class Chain:
         except RpcError:
             return False
 
+    async def charged(self, event: RequestEvent) -> tuple[int, ...]:
+        """What the callback has charged in the request's own transaction, where its receipt belongs."""
+        for wait in CALLBACK_WAITS:
+            await asyncio.sleep(wait)
+            try:
+                answer = await self._rpc.transaction(event.tx_hash, event.signer_id)
+                return charged_costs(TxOutcome.from_rpc(answer))
+            except RpcError as error:
+                if error.name != "NOT_FINISHED":
+                    raise
+        return ()
+
     async def resolve(self, resolution: Resolution, on_sent: Callable[[str], None]) -> Submitted:
         """Deliver a result; ``on_sent`` learns the transaction's hash before its end is known.
 
         Raises ``RequestGoneError``, ``OutputRefusedError``, or ``SubmissionError`` (worth another try).
         """
+        if not await self.is_waiting(resolution.request_id):
+            raise RequestGoneError(resolution.request_id)
         method, arguments = resolve_call(resolution)
         action = FunctionCall(method, arguments, RESOLVE_GAS, 0)
         try:
@@ -187,14 +202,15 @@ class Chain:
             raise SubmissionError(str(error)) from error
         except (RpcError, RpcUnavailableError) as error:
             raise SubmissionError(str(error)) from error
-        return Submitted(outcome.tx_hash, charged_cost(outcome))
+        return Submitted(outcome.tx_hash)
 
 
-def charged_cost(outcome: TxOutcome) -> int | None:
-    """The amount out of the contract's log line ``[[yNEAR charged: "<cost>"]]``."""
+def charged_costs(outcome: TxOutcome) -> tuple[int, ...]:
+    """The amounts out of the contract's log lines ``[[yNEAR charged: "<cost>"]]``, one for each settled request."""
+    found = []
     for line in outcome.logs:
         head, mark, rest = line.partition('[[yNEAR charged: "')
         amount = rest.partition('"')[0]
         if mark and not head and amount.isascii() and amount.isdecimal():
-            return int(amount)
-    return None
+            found.append(int(amount))
+    return tuple(found)

@@ -14,7 +14,7 @@ from outlayer_near.errors import NearError
 from outlayer_near.models import WasmUrlSource
 from outlayer_worker import preparation
 from outlayer_worker.batching import Batcher
-from outlayer_worker.chain import Chain, RequestGoneError
+from outlayer_worker.chain import Chain, ChainRequest, RequestGoneError
 from outlayer_worker.delivery import Delivery
 from outlayer_worker.errors import (
     JobError,
@@ -141,24 +141,24 @@ class Processor:
             return
         held.computed()
         try:
-            await self._settle(held, near, finished)
+            await self._settle(held, found, finished)
         except OutputRefusedError as error:
             log.warning("output_refused_by_chain", error=str(error))
             used = finished.record
             result = RunResult(b"", b"", used.instructions, used.time_ms)
             message = f"the chain did not take the output: {bounded_text(str(error), 300)}"
             await self._settle(
-                held, near, preparation.fail(prepared, result, _now(), "output_refused", message)
+                held, found, preparation.fail(prepared, result, _now(), "output_refused", message)
             )
 
-    async def _settle(self, held: Held, near: NearRequest, finished: Finished) -> None:
+    async def _settle(self, held: Held, found: ChainRequest, finished: Finished) -> None:
         """Attest, resolve on chain, tell the coordinator: in this order, and the second part exactly once."""
         attested = await self._batcher.attested(finished.record)
         held.deliver()
         completion = _completion(held.job, finished, attested)
         record = finished.record
         resolution = Resolution(
-            near.request_id,
+            found.event.request.request_id,
             record.success,
             finished.near_output,
             record.error,
@@ -176,6 +176,19 @@ class Processor:
             raise
         await self._delivery.alone(attested.batch, _with_tx(completion, tx_hash), near_tx=tx_hash)
         self._count(held.job, finished.error_category or "ok")
+        await self._look_at_settlement(found)
+
+    async def _look_at_settlement(self, found: ChainRequest) -> None:
+        """Log what the callback charged. The job is done: whatever is found here changes nothing any more."""
+        try:
+            charged = await self._chain.charged(found.event)
+        except NearError as error:
+            log.info("settlement_not_seen", error=str(error))
+            return
+        if not charged:
+            log.warning("settlement_without_charge", transaction=found.event.tx_hash)
+            return
+        log.info("settled", request_id=found.event.request.request_id, charged_yocto=charged)
 
     async def _report_failure(self, held: Held, near: NearRequest, error: JobError) -> None:
         """Resolve a request that could not be run as failed, and complete it without a record."""
@@ -188,31 +201,45 @@ class Processor:
         self._count(held.job, error.category)
 
     async def _resolve(self, resolution: Resolution, on_sent: _OnSent) -> str:
-        """Deliver on chain, however long the chain cannot be reached. Raises ``RequestGoneError``."""
+        """Deliver on chain, however long the chain cannot be reached. Raises ``RequestGoneError``.
+
+        A request that is gone may have been settled by a transaction of ours whose end was not seen.
+        """
+        sent: list[str] = []
+
+        def note(tx_hash: str) -> None:
+            sent.append(tx_hash)
+            on_sent(tx_hash)
+
         wait = FIRST_WAIT_SECONDS
         while True:
             try:
-                submitted = await self._chain.resolve(resolution, on_sent)
+                tx_hash = (await self._chain.resolve(resolution, note)).tx_hash
+                break
+            except RequestGoneError:
+                own = await self._own_success(sent)
+                if own is None:
+                    raise
+                tx_hash = own
+                break
             except (SubmissionError, NearError) as error:
                 log.warning("submission_failed", error=str(error), retry_seconds=wait)
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
-                if not await self._still_waiting(resolution.request_id):
-                    raise RequestGoneError(resolution.request_id) from error
-                continue
-            log.info(
-                "resolved",
-                request_id=resolution.request_id,
-                transaction=submitted.tx_hash,
-                charged_yocto=submitted.charged_yocto,
-            )
-            return submitted.tx_hash
+        log.info("resolved", request_id=resolution.request_id, transaction=tx_hash)
+        return tx_hash
 
-    async def _still_waiting(self, request_id: int) -> bool:
-        try:
-            return await self._chain.is_waiting(request_id)
-        except NearError:
-            return True
+    async def _own_success(self, sent: list[str]) -> str | None:
+        """The one of our transactions that settled the request, if any did."""
+        while True:
+            try:
+                for tx_hash in sent:
+                    if await self._chain.succeeded(tx_hash):
+                        return tx_hash
+                return None
+            except NearError as error:
+                log.warning("chain_unavailable", error=str(error), retry_seconds=LONGEST_WAIT_SECONDS)
+                await asyncio.sleep(LONGEST_WAIT_SECONDS)
 
     # --- both ---
 
