@@ -222,16 +222,17 @@ def _read_imports(r: _Reader, module: _Module, params: Params) -> None:
 
 
 def _read_tables(r: _Reader, module: _Module, params: Params) -> None:
-    count = r.u32()
-    if count > params.limits.max_tables_per_contract:
-        raise PrepareError("TooManyTables", f"{count} tables")
-    for _ in range(count):
+    starts = []
+    module.tables = r.u32()
+    for _ in range(module.tables):
         kind = r.byte()
         if kind not in (_FUNCREF, _EXTERNREF):
             raise _bad(f"table type 0x{kind:02x} is not allowed")
-        if _read_limits(r) > params.limits.max_elements_per_contract_table:
-            raise PrepareError("TooManyTableElements", "the table starts with too many elements")
-    module.tables = count
+        starts.append(_read_limits(r))
+    if module.tables > params.limits.max_tables_per_contract:
+        raise PrepareError("TooManyTables", f"{module.tables} tables")
+    if any(start > params.limits.max_elements_per_contract_table for start in starts):
+        raise PrepareError("TooManyTableElements", "the table starts with too many elements")
 
 
 def _skip_const_expr(r: _Reader) -> None:
@@ -309,10 +310,12 @@ def _read_code(r: _Reader, module: _Module, params: Params) -> None:
             raise PrepareError("FunctionBodyTooLarge", f"a function has {size} bytes")
         body = _Reader(r.data, start, r.pos)
         for _ in range(body.u32()):
-            locals_left -= body.u32()
+            number, kind = body.u32(), body.byte()
+            if kind not in _SIZE:
+                raise _bad(f"local type 0x{kind:02x} is not allowed")
+            locals_left -= number
             if locals_left < 0:
                 raise PrepareError("TooManyLocals", f"more than {limits.max_locals_per_contract} locals")
-            body.byte()
         module.bodies.append((start, r.pos))
 
 
