@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from outlayer_attestation import testing
 from outlayer_attestation.platform.machine import SoftwarePlatform
@@ -24,3 +26,10 @@ def vectors() -> Path:
 @pytest.fixture(scope="session")
 def machine() -> SoftwarePlatform:
     return testing.platform()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """A test that runs a command's main() leaves no logger behind that writes to its captured stderr."""
+    yield
+    structlog.reset_defaults()

@@ -440,7 +440,7 @@ def collateral_window(collateral: Collateral) -> tuple[int, int]:
         if start is None or end is None:
             raise CollateralError("TCB info or QE identity has no readable dates")
         starts.append(start)
-        ends.append(end)
+        ends.append(end + 1)  # valid up to and including nextUpdate, unlike a CRL
     for der in (collateral.root_ca_crl, collateral.pck_crl):
         try:
             crl = x509.load_der_x509_crl(bytes.fromhex(der))
