@@ -66,8 +66,8 @@ def rogue(cli: Cli, tmp_path: Path) -> Iterator[Rogue]:
     measurements.write_text(json.dumps(other_measurements(cli)))
     agent_socket = cli.state / "run" / "rogue.sock"
     token_file = tmp_path / "token"
-    token_file.write_text("rogue-token")
-    add_token(cli, "rogue", "rogue-token")
+    token_file.write_text("the-token-of-the-rogue-worker")
+    add_token(cli, "rogue", "the-token-of-the-rogue-worker")
     log = tmp_path / "worker.log"
     platform = [sys.executable, "-m", "outlayer_attestation.platform", "serve"]
     platform += ["--state", str(cli.state / "tdx"), "--guest", f"rogue={agent_socket}:{measurements}"]
@@ -153,8 +153,8 @@ def open_session(cli: Cli, token: str, key: KeyPair) -> tuple[int, dict[str, Any
 
 
 def test_a_key_that_was_never_registered_cannot_open_a_session(cli: Cli) -> None:
-    add_token(cli, "stranger", "stranger-token")
-    status, reply = open_session(cli, "stranger-token", KeyPair.generate())
+    add_token(cli, "stranger", "the-token-of-a-stranger")
+    status, reply = open_session(cli, "the-token-of-a-stranger", KeyPair.generate())
     assert status == 403, reply
 
 

@@ -40,7 +40,7 @@ def wait_for(condition: Any, seconds: float = 60) -> Any:
         ({"do": "loop"}, ["--max-instructions", "200000000"], ("instruction", "fuel")),
         ({"do": "alloc"}, ["--max-memory-mb", "64"], ("memory",)),
         ({"do": "flood"}, [], ("output",)),
-        ({"do": "sleep", "ms": 60000}, ["--max-execution-seconds", "1"], ("time", "seconds")),
+        ({"do": "sleep", "ms": 60000}, ["--max-execution-seconds", "1"], ("longer than 1 s",)),
         ({"do": "trap"}, [], ("trap", "unreachable")),
     ],
 )
