@@ -74,7 +74,7 @@ def request(*packages: str, suites: tuple[str, ...] = ("trixie",), **versions: s
 
 def lock_of(*packages: Package, suites: tuple[str, ...] = ("trixie",)) -> Lock:
     names = tuple(sorted(package.package for package in packages))
-    dates = {suite: "2026-01-02T03:04:05Z" for suite in suites}
+    dates = dict.fromkeys(suites, "2026-01-02T03:04:05Z")
     return Lock(request(*names, suites=suites), dates, ordered(list(packages)))
 
 

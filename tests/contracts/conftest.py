@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: MIT
+"""The tools are programs of the checkout, not installed packages: their folder is the repository's root."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = str(Path(__file__).resolve().parents[2])
+if ROOT not in sys.path:
+    sys.path.insert(0, ROOT)
