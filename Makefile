@@ -67,7 +67,7 @@ clean: ## stop the stack, remove its state, .venv and build folders (the downloa
 lint: install ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PACKAGES:%=services/%/src) $(wildcard tools/*/*.py tools/*.py)
+	$(BIN)/mypy $(PACKAGES:%=services/%/src) tools bench
 
 .PHONY: format
 format: install ## let ruff rewrite the sources
@@ -76,7 +76,8 @@ format: install ## let ruff rewrite the sources
 
 .PHONY: test
 test: lint ## linters, then every test; what cannot run here is skipped with its reason
-	$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(BIN)/pytest -m "slow or contracts" $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not (slow or contracts)" $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: install ## the tests of the packages alone, under two minutes
