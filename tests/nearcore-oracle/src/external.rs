@@ -17,13 +17,22 @@ type Result<T> = std::result::Result<T, VMLogicError>;
 
 pub struct Replay {
     pub inner: MockedExternal,
-    trie_nodes: u64,
+    trie_nodes: Vec<u64>,
+    changes: usize,
     chain_id: String,
 }
 
 impl Replay {
-    pub fn new(trie_nodes: u64, chain_id: String) -> Self {
-        Self { inner: MockedExternal::new(), trie_nodes, chain_id }
+    pub fn new(trie_nodes: Vec<u64>, chain_id: String) -> Self {
+        Self { inner: MockedExternal::new(), trie_nodes, changes: 0, chain_id }
+    }
+
+    /// Trie nodes that this change is charged for.
+    fn touched(&mut self) -> u64 {
+        let last = self.trie_nodes.len().saturating_sub(1);
+        let nodes = self.trie_nodes.get(self.changes.min(last)).copied().unwrap_or(0);
+        self.changes += 1;
+        nodes
     }
 }
 
@@ -47,7 +56,7 @@ impl External for Replay {
         value: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         let old = self.inner.storage_set(tracker, key, value)?;
-        tracker.trie_node_touched(self.trie_nodes)?;
+        tracker.trie_node_touched(self.touched())?;
         if let Some(old) = &old {
             tracker.deref_write_evicted_value_bytes(old.len() as u64)?;
         }
@@ -68,7 +77,7 @@ impl External for Replay {
         key: &[u8],
     ) -> Result<Option<Vec<u8>>> {
         let old = self.inner.storage_remove(tracker, key)?;
-        tracker.trie_node_touched(self.trie_nodes)?;
+        tracker.trie_node_touched(self.touched())?;
         if let Some(old) = &old {
             tracker.deref_removed_value_bytes(old.len() as u64)?;
         }

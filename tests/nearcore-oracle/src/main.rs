@@ -50,8 +50,8 @@ struct Call {
     chain_id: String,
     promise_results: Vec<Option<String>>,
     storage: BTreeMap<String, String>,
-    /// Trie nodes charged for each write and removal.
-    trie_nodes: u64,
+    /// Trie nodes charged for each write and removal in turn; the last one for all that follow.
+    trie_nodes: Vec<u64>,
 }
 
 #[derive(Serialize)]
@@ -154,7 +154,7 @@ fn profile(outcome: &near_vm_runner::logic::VMOutcome) -> BTreeMap<String, u64> 
 fn run(call: &Call, config: &RuntimeConfig) -> Fallible<Outcome> {
     let code = Arc::new(ContractCode::new(hex::decode(&call.code)?, None));
     let context = context(call, &code)?;
-    let mut ext = Replay::new(call.trie_nodes, call.chain_id.clone());
+    let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone());
     for (key, value) in &call.storage {
         ext.inner.fake_trie.insert(hex::decode(key)?, hex::decode(value)?);
     }

@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from outlayer_localnet import vm
 from outlayer_localnet.errors import LocalnetError
@@ -37,7 +38,7 @@ from outlayer_near.primitives import (
     b58encode,
 )
 
-__all__ = ["Call", "MemoryExternal", "Observed", "Oracle", "OracleError", "run_here"]
+__all__ = ["Call", "MemoryExternal", "Observed", "Oracle", "OracleError", "Recorded", "Recorder", "run_here"]
 
 Json: TypeAlias = Any
 
@@ -48,14 +49,18 @@ class OracleError(LocalnetError):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One function call; ``trie_nodes`` is how many nodes each write or removal is charged for."""
+    """One function call.
+
+    ``trie_nodes``: how many trie nodes each write or removal in turn is charged for; the last number
+    stands for all that follow.
+    """
 
     code: bytes
     method: str
     context: VMContext
     storage: Mapping[bytes, bytes] = field(default_factory=dict)
     promise_results: tuple[PromiseResult, ...] = ()
-    trie_nodes: int = 0
+    trie_nodes: tuple[int, ...] = (0,)
 
     def to_json(self, protocol_version: int) -> dict[str, Json]:
         """The line that the oracle reads."""
@@ -71,7 +76,7 @@ class Call:
             "method": self.method,
             "promise_results": [None if r is None else r.hex() for r in self.promise_results],
             "storage": {key.hex(): value.hex() for key, value in self.storage.items()},
-            "trie_nodes": self.trie_nodes,
+            "trie_nodes": list(self.trie_nodes),
         }
         return data
 
@@ -99,11 +104,14 @@ class MemoryExternal:
     A receipt's index is its position in ``actions``, which lists everything that was asked for.
     """
 
-    def __init__(self, storage: Mapping[bytes, bytes], *, trie_nodes: int = 0, code: bytes = b"") -> None:
+    def __init__(
+        self, storage: Mapping[bytes, bytes], *, trie_nodes: tuple[int, ...] = (0,), code: bytes = b""
+    ) -> None:
         self.storage = dict(storage)
         self.actions: list[dict[str, Json]] = []
         self.validators: dict[str, int] = {}
         self._trie_nodes = trie_nodes
+        self._changes = 0
         self._touched = 0
         self._data_ids = 0
         self._code_hash = hashlib.sha256(code).digest()
@@ -114,22 +122,27 @@ class MemoryExternal:
 
     def storage_set(self, key: bytes, value: bytes) -> bytes | None:
         """Store; the old value is returned."""
-        self._touched += self._trie_nodes
+        self._touch()
         old = self.storage.get(key)
         self.storage[key] = value
         return old
 
     def storage_remove(self, key: bytes) -> bytes | None:
         """Remove; the old value is returned."""
-        self._touched += self._trie_nodes
+        self._touch()
         return self.storage.pop(key, None)
 
     def storage_has(self, key: bytes) -> bool:
         """Whether there is a value."""
         return key in self.storage
 
+    def _touch(self) -> None:
+        numbers = self._trie_nodes
+        self._touched += numbers[min(self._changes, len(numbers) - 1)] if numbers else 0
+        self._changes += 1
+
     def trie_nodes(self) -> int:
-        """A constant number for each write and removal."""
+        """The given numbers, added up."""
         return self._touched
 
     def _log(self, kind: str, **fields: Json) -> int:
@@ -280,6 +293,97 @@ def run_here(call: Call, params: Params, *, cache_dir: Path | None = None) -> Ob
             for row in outcome.profile.to_json()
         },
     )
+
+
+class _Watched:
+    """Stands before a chain's external and notes what the call's outcome depends on."""
+
+    def __init__(self, inner: vm.External) -> None:
+        self._inner = inner
+        self.storage: dict[bytes, bytes] = {}
+        self.trie_nodes_each: list[int] = []
+        self._seen: set[bytes] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def _note(self, key: bytes, value: bytes | None) -> None:
+        if key not in self._seen:
+            self._seen.add(key)
+            if value is not None:
+                self.storage[key] = value
+
+    def storage_get(self, key: bytes) -> bytes | None:
+        """Read."""
+        value = self._inner.storage_get(key)
+        self._note(key, value)
+        return value
+
+    def storage_has(self, key: bytes) -> bool:
+        """Look."""
+        self._note(key, self._inner.storage_get(key))
+        return self._inner.storage_has(key)
+
+    def storage_set(self, key: bytes, value: bytes) -> bytes | None:
+        """Write."""
+        before = self._inner.trie_nodes()
+        old = self._inner.storage_set(key, value)
+        self.trie_nodes_each.append(self._inner.trie_nodes() - before)
+        self._note(key, old)
+        return old
+
+    def storage_remove(self, key: bytes) -> bytes | None:
+        """Remove."""
+        before = self._inner.trie_nodes()
+        old = self._inner.storage_remove(key)
+        self.trie_nodes_each.append(self._inner.trie_nodes() - before)
+        self._note(key, old)
+        return old
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A call that ran on a chain, and what came out."""
+
+    call: Call
+    outcome: vm.VMOutcome
+
+
+class Recorder:
+    """Records the calls of this process while it is entered, with the state that each one read.
+
+    Calls that depend on what a single call cannot hold (resuming a yield of an earlier call, the code
+    of the account) still replay with equal gas, except where their result decides the contract's path.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Recorded] = []
+        self._open: dict[int, tuple[_Watched, bytes, str, VMContext, tuple[PromiseResult, ...]]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Recorder:
+        vm.add_tap(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        vm.remove_tap(self)
+
+    def before(
+        self, code: bytes, method: str, ctx: VMContext, ext: vm.External, results: tuple[PromiseResult, ...]
+    ) -> vm.External:
+        """See :class:`outlayer_localnet.vm.Tap`."""
+        watched = _Watched(ext)
+        with self._lock:
+            self._open[id(watched)] = (watched, code, method, ctx, results)
+        return cast("vm.External", watched)
+
+    def after(self, ext: vm.External, outcome: vm.VMOutcome) -> None:
+        """See :class:`outlayer_localnet.vm.Tap`."""
+        with self._lock:
+            watched, code, method, ctx, results = self._open.pop(id(ext))
+            nodes = tuple(watched.trie_nodes_each) or (0,)
+            call = Call(code, method, ctx, dict(watched.storage), results, nodes)
+            self.calls.append(Recorded(call, outcome))
 
 
 class Oracle:

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -46,7 +46,18 @@ from outlayer_localnet.vm_errors import (
     trap,
 )
 
-__all__ = ["External", "Profile", "PromiseResult", "VMContext", "VMError", "VMOutcome", "run"]
+__all__ = [
+    "External",
+    "Profile",
+    "PromiseResult",
+    "Tap",
+    "VMContext",
+    "VMError",
+    "VMOutcome",
+    "add_tap",
+    "remove_tap",
+    "run",
+]
 
 _U64_MASK: Final = MAX_U64
 _U32_MASK: Final = (1 << 32) - 1
@@ -359,6 +370,31 @@ class _Instance:
         return trap(name)
 
 
+class Tap(Protocol):
+    """Watches calls: sees what goes in, may stand between the VM and ``ext``, sees what comes out."""
+
+    def before(
+        self, code: bytes, method: str, ctx: VMContext, ext: External, results: tuple[PromiseResult, ...]
+    ) -> External:
+        """A call begins; the external it shall use."""
+
+    def after(self, ext: External, outcome: VMOutcome) -> None:
+        """The call with this external ended."""
+
+
+_taps: list[Tap] = []
+
+
+def add_tap(tap: Tap) -> None:
+    """Let ``tap`` watch all calls of this process."""
+    _taps.append(tap)
+
+
+def remove_tap(tap: Tap) -> None:
+    """Stop ``tap`` from watching."""
+    _taps.remove(tap)
+
+
 def run(
     code: bytes,
     method: str,
@@ -374,13 +410,17 @@ def run(
     Each promise result is the value's bytes, or ``None`` for a failed promise. What the contract does
     wrong comes back as ``VMOutcome.error``; exceptions are the node's own trouble, or those of ``ext``.
     """
-    h = HostCtx(params, ctx, ext, tuple(promise_results))
+    results = tuple(promise_results)
+    taps = tuple(_taps)
+    for tap in taps:
+        ext = tap.before(code, method, ctx, ext, results)
+    h = HostCtx(params, ctx, ext, results)
     error = _run(code, method, h, params, cache_dir)
     gas = h.gas
     profile = gas.profile
     accounted = sum(profile.host.values()) + sum(profile.actions.values())
     profile.wasm = max(0, gas.burnt - accounted)
-    return VMOutcome(
+    outcome = VMOutcome(
         burnt_gas=gas.burnt,
         used_gas=gas.used,
         return_data=h.return_data,
@@ -391,6 +431,9 @@ def run(
         profile=profile,
         subsidized=h.subsidized,
     )
+    for tap in reversed(taps):
+        tap.after(ext, outcome)
+    return outcome
 
 
 def _run(code: bytes, method: str, h: HostCtx, params: Params, cache_dir: Path | None) -> VMError | None:

@@ -220,7 +220,7 @@ def host_call(calls: list[tuple[str, list[int]]], seed: int) -> Call:
         context=context,
         storage={b"bob.test": b"v" * 5000},
         promise_results=(b"abc", None),
-        trie_nodes=rng.randrange(3),
+        trie_nodes=(rng.randrange(3),),
     )
 
 
