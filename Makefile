@@ -31,12 +31,13 @@ $(UV):
 	$(PYTHON) -m venv "$(UV_HOME)"
 	"$(UV_HOME)/bin/pip" install --quiet --require-hashes -r requirements/uv.txt
 
-# A lock of hashes needs no index: when the network is away, what uv has cached is enough.
+# Behind a proxy with a certificate of its own, the machine's certificates count. A lock of hashes needs no index:
+# when the network is away, what uv has cached is enough.
+SYNC = "$(UV)" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 $(BIN)/.installed: requirements/dev.txt $(PACKAGES:%=services/%/pyproject.toml) | $(UV)
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11 to 3.13 with venv was found" >&2; exit 1; }
 	[ -x $(BIN)/python ] || "$(UV)" venv --quiet --python "$(PYTHON)" .venv
-	"$(UV)" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt || \
-	"$(UV)" pip sync --quiet --offline --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(SYNC) || $(SYNC) --system-certs || $(SYNC) --offline
 	"$(UV)" pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation \
 	$(PACKAGES:%=-e services/%)
 	touch $@
