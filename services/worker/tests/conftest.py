@@ -78,14 +78,27 @@ def code_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("code")
 
 
-@pytest.fixture
-async def bench(code_folder: Path) -> AsyncIterator[Bench]:
-    pool = ExecutorPool(2)
+async def _bench(code_folder: Path, executors: int) -> AsyncIterator[Bench]:
+    pool = ExecutorPool(executors)
     await pool.start()
     try:
         yield Bench(CodeStore(code_folder, b"k" * 32, settings_digest()), pool)
     finally:
         await pool.close()
+
+
+@pytest.fixture
+async def bench(code_folder: Path) -> AsyncIterator[Bench]:
+    """One executor: starting more takes most of a test's time."""
+    async for item in _bench(code_folder, 1):
+        yield item
+
+
+@pytest.fixture
+async def pair(code_folder: Path) -> AsyncIterator[Bench]:
+    """Two executors."""
+    async for item in _bench(code_folder, 2):
+        yield item
 
 
 @pytest.fixture(scope="session")

@@ -140,33 +140,33 @@ async def test_r47_a_guest_has_no_directory(bench: Any, guests: ModuleType) -> N
     assert (await bench.run(guests.OPENS_A_FILE)).success
 
 
-async def test_a_neighbour_runs_on_while_guests_misbehave(bench: Any, guests: ModuleType) -> None:
+async def test_a_neighbour_runs_on_while_guests_misbehave(pair: Any, guests: ModuleType) -> None:
     bad = [guests.LOOP, guests.SLEEP, guests.MANY_MEMORIES, guests.TRAP]
 
     async def misbehave() -> None:
         for wasm in bad:
-            assert not (await bench.run(wasm, seconds=0.4, instructions=10**15)).success
+            assert not (await pair.run(wasm, seconds=0.4, instructions=10**15)).success
 
     task = asyncio.create_task(misbehave())
     answers = 0
     while not task.done():
-        result = await bench.run(guests.ECHO, b"still here")
+        result = await pair.run(guests.ECHO, b"still here")
         assert result.output == b"still here"
         answers += 1
     await task
     assert answers > 3
 
 
-async def test_killing_an_executor_fails_its_job_alone(bench: Any, guests: ModuleType) -> None:
-    await bench.run(guests.ECHO)
-    before = set(bench.pool.pids)
-    job = asyncio.create_task(bench.run(guests.LOOP, instructions=10**15, seconds=15))
+async def test_killing_an_executor_fails_its_job_alone(pair: Any, guests: ModuleType) -> None:
+    await pair.run(guests.ECHO)
+    before = set(pair.pool.pids)
+    job = asyncio.create_task(pair.run(guests.LOOP, instructions=10**15, seconds=15))
     busy = await _busy(before)
     os.kill(busy, signal.SIGKILL)
     assert (await job).category is Category.CRASHED
-    results = await asyncio.gather(*(bench.run(guests.ECHO, b"%d" % index) for index in range(6)))
+    results = await asyncio.gather(*(pair.run(guests.ECHO, b"%d" % index) for index in range(6)))
     assert [result.output for result in results] == [b"%d" % index for index in range(6)]
-    assert busy not in bench.pool.pids
+    assert busy not in pair.pool.pids
 
 
 async def _busy(pids: set[int]) -> int:
@@ -179,13 +179,13 @@ async def _busy(pids: set[int]) -> int:
     raise AssertionError("no executor is busy")
 
 
-async def test_a_cancelled_run_leaves_no_answer_behind_for_the_next(bench: Any, guests: ModuleType) -> None:
-    job = asyncio.create_task(bench.run(guests.SLEEP, seconds=15))
+async def test_a_cancelled_run_leaves_no_answer_behind_for_the_next(pair: Any, guests: ModuleType) -> None:
+    job = asyncio.create_task(pair.run(guests.SLEEP, seconds=15))
     await asyncio.sleep(0.3)
     job.cancel()
     with pytest.raises(asyncio.CancelledError):
         await job
-    results = await asyncio.gather(*(bench.run(guests.ECHO, b"%d" % index) for index in range(4)))
+    results = await asyncio.gather(*(pair.run(guests.ECHO, b"%d" % index) for index in range(4)))
     assert [result.output for result in results] == [b"0", b"1", b"2", b"3"]
 
 

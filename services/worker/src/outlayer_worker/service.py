@@ -39,7 +39,7 @@ log = structlog.get_logger(__name__)
 CLAIM_WAIT_MS = 15_000
 DEFAULT_LEASE_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 0.25
-LONGEST_WAIT_SECONDS = 15.0
+LONGEST_WAIT_SECONDS = 2.0
 
 
 async def wait_for_agent(agent: GuestAgent) -> bytes:

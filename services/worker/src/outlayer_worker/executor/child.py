@@ -14,7 +14,7 @@ import sys
 from typing import Any
 
 from outlayer_worker.errors import JobError
-from outlayer_worker.executor import sandbox
+from outlayer_worker.executor import sandbox, seccomp
 from outlayer_worker.executor.frames import (
     PREFIX,
     Frame,
@@ -68,7 +68,7 @@ class Channel:
 def serve(channel: Channel) -> None:
     """Answer requests until the worker closes the socket."""
     runtime = Runtime()
-    channel.send(Frame({"op": "ready"}))
+    channel.send(Frame({"op": "ready", "filtered": seccomp.install()}))
     while (received := channel.receive()) is not None:
         frame, fd = received
         try:

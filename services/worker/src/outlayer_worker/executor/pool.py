@@ -82,6 +82,8 @@ class Executor:
                 reply = await executor._receive()
             if reply.header.get("op") != "ready":
                 raise ProtocolError("an executor did not begin with 'ready'")
+            if not reply.header.get("filtered"):
+                log.warning("executor_without_system_call_filter", pid=process.pid)
         except (_Lost, TimeoutError, ProtocolError) as error:
             await executor.kill()
             raise ExecutorStartError(
