@@ -393,7 +393,8 @@ def test_any_flipped_bit_of_the_quote_fails(
     quote = bytearray.fromhex(bundle["batch"]["quote"])
     bit = data.draw(st.integers(0, len(quote) * 8 - 1))
     quote[bit // 8] ^= 1 << (bit % 8)
-    assert judge(machine, changed(bundle, ("batch", "quote"), quote.hex())).exit_code == 1
+    failed = judge(machine, changed(bundle, ("batch", "quote"), quote.hex())).exit_code == 1
+    assert failed or testing.same_but_for_pem(bytes.fromhex(bundle["batch"]["quote"]), bytes(quote))
 
 
 def test_unsigned_encodings_of_a_quote_give_the_same_verdict_as_documented(

@@ -44,6 +44,9 @@ _UNREADABLE: Final = (
     AttestationError,
     x509.ExtensionNotFound,
     x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+    x509.AttributeNotFound,
 )
 
 # what dcap-qvl 0.7.0 says -> the check that says it in our verdict; the first match counts
@@ -446,7 +449,7 @@ def collateral_window(collateral: Collateral) -> tuple[int, int]:
             crl = x509.load_der_x509_crl(bytes.fromhex(der))
             following = crl.next_update_utc
             starts.append(int(crl.last_update_utc.timestamp()))
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise CollateralError(f"a CRL cannot be read: {error}") from error
         if following is None:
             raise CollateralError("a CRL has no next update")

@@ -215,7 +215,7 @@ class Quote:
 
         try:
             return tuple(x509.load_pem_x509_certificate(block) for block in self.pck_chain_pem)
-        except ValueError as error:
+        except (ValueError, x509.InvalidVersion) as error:
             raise QuoteError(f"a certificate of the PCK chain cannot be read: {error}") from error
 
     @cached_property
@@ -393,7 +393,12 @@ def pck_extension(certificate: x509.Certificate) -> PckExtension:
         extension = certificate.extensions.get_extension_for_oid(
             x509.ObjectIdentifier(PCK_EXTENSION_OID)
         ).value
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
+    except (
+        ValueError,
+        x509.ExtensionNotFound,
+        x509.DuplicateExtension,
+        x509.UnsupportedGeneralNameType,
+    ) as error:
         raise QuoteError("the leaf certificate has no Intel SGX extension, so it is no PCK") from error
     if not isinstance(extension, x509.UnrecognizedExtension):
         raise QuoteError("the Intel SGX extension cannot be read")

@@ -150,6 +150,14 @@ def flipped(offset: int) -> Callable[[bytes], bytes]:
     return mutate
 
 
+def same_but_for_pem(first: bytes, second: bytes) -> bool:
+    """Whether two quotes differ only in how the PEM text of the same certificates is written: its line
+    ends and the unused last bits of its base64."""
+    one, other = layout.parse(first), layout.parse(second)
+    start = first.index(b"-----BEGIN")
+    return first[:start] == second[:start] and one.pck_chain == other.pck_chain
+
+
 def _levels(*levels: tuple[str, dict[str, Any]]) -> dict[str, Any]:
     return {"tcbLevels": [endorsements.level(status, tcb) for status, tcb in levels]}
 
