@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from outlayer_localnet.blocks import Block
 from outlayer_localnet.errors import StoreError
@@ -55,12 +55,39 @@ class Commit:
     forget_history_below: int = 0
 
 
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Recent(Generic[K, V]):
+    """The entries added last; what clients poll for is nearly always among them."""
+
+    def __init__(self, limit: int = 4096) -> None:
+        self._limit = limit
+        self._entries: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        return self._entries.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        self._entries[key] = value
+        if len(self._entries) > self._limit:
+            self._entries.pop(next(iter(self._entries)), None)
+
+    def clear(self) -> None:
+        self._entries.clear()
+
+
 class Store:
     """The node's database, in a file or in memory (``path`` None)."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._lock = threading.RLock()
+        self._blocks: _Recent[int, Block] = _Recent()
+        self._transactions: _Recent[bytes, tuple[SignedTransaction, int]] = _Recent()
+        self._receipts: _Recent[bytes, Receipt] = _Recent()
+        self._outcomes: _Recent[bytes, tuple[Outcome, int]] = _Recent()
         try:
             self._db = sqlite3.connect(
                 ":memory:" if path is None else path,
@@ -133,6 +160,18 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(commit.meta.items()))
             if commit.forget_history_below > 0:
                 db.execute("DELETE FROM history WHERE height < ?", (commit.forget_history_below,))
+        self._remember(commit)
+
+    def _remember(self, commit: Commit) -> None:
+        height = commit.block.height
+        with self._lock:
+            self._blocks.put(height, commit.block)
+            for signed in commit.transactions:
+                self._transactions.put(signed.hash(), (signed, height))
+            for receipt in commit.receipts:
+                self._receipts.put(receipt.receipt_id, receipt)
+            for outcome in commit.outcomes:
+                self._outcomes.put(outcome.id, (outcome, height))
 
     def _write_state(self, db: sqlite3.Connection, changes: Mapping[bytes, bytes | None]) -> None:
         db.executemany(
@@ -166,7 +205,8 @@ class Store:
 
     def block_by_height(self, height: int) -> Block | None:
         """The block at this height, None where there is none."""
-        return self._block("SELECT record FROM blocks WHERE height = ?", height)
+        known = self._blocks.get(height)
+        return known or self._block("SELECT record FROM blocks WHERE height = ?", height)
 
     def block_by_hash(self, block_hash: bytes) -> Block | None:
         """The block with this hash."""
@@ -191,16 +231,25 @@ class Store:
 
     def transaction(self, tx_hash: bytes) -> tuple[SignedTransaction, int] | None:
         """A transaction and the height of its block."""
+        known = self._transactions.get(tx_hash)
+        if known is not None:
+            return known
         row = self._row("SELECT signed, height FROM transactions WHERE hash = ?", tx_hash)
         return None if row is None else (SignedTransaction.from_bytes(row[0]), int(row[1]))
 
     def receipt(self, receipt_id: bytes) -> Receipt | None:
         """A receipt that was ever made."""
+        known = self._receipts.get(receipt_id)
+        if known is not None:
+            return known
         row = self._row("SELECT record FROM receipts WHERE id = ?", receipt_id)
         return None if row is None else decode_receipt(row[0])
 
     def outcome(self, outcome_id: bytes) -> tuple[Outcome, int] | None:
         """The outcome of a transaction or receipt, and the height at which it ran."""
+        known = self._outcomes.get(outcome_id)
+        if known is not None:
+            return known
         row = self._row("SELECT record, height FROM outcomes WHERE id = ?", outcome_id)
         return None if row is None else (_unpack_outcome(row[0]), int(row[1]))
 
@@ -233,14 +282,8 @@ class Store:
         """Become a copy of another store."""
         with self._lock, other._lock:
             other._db.backup(self._db)
-
-    def save_to(self, path: Path) -> None:
-        """Write a copy to a file, whole or not at all."""
-        part = path.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with self._lock, contextlib.closing(sqlite3.connect(part)) as target:
-            self._db.backup(target)
-        part.replace(path)
+            for recent in (self._blocks, self._transactions, self._receipts, self._outcomes):
+                recent.clear()
 
 
 # -- record forms ----------------------------------------------------------------------------------

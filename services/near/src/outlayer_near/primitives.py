@@ -90,6 +90,7 @@ T = TypeVar("T")
 # -- base58 ----------------------------------------------------------------------------------------
 
 _ALPHABET: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_PAIRS: Final = [high + low for high in _ALPHABET for low in _ALPHABET]
 _DIGITS: Final = {c: i for i, c in enumerate(_ALPHABET)}
 
 
@@ -97,11 +98,11 @@ def b58encode(data: bytes) -> str:
     """Base58 (Bitcoin alphabet) text of ``data``; leading zero bytes become ``1``."""
     zeros = len(data) - len(data.lstrip(b"\0"))
     number = int.from_bytes(data, "big")
-    digits: list[str] = []
+    pairs: list[str] = []
     while number:
-        number, remainder = divmod(number, 58)
-        digits.append(_ALPHABET[remainder])
-    return "1" * zeros + "".join(reversed(digits))
+        number, remainder = divmod(number, 58 * 58)
+        pairs.append(_PAIRS[remainder])
+    return "1" * zeros + "".join(reversed(pairs)).lstrip("1")
 
 
 def b58decode(text: str, *, size: int | None = None, max_chars: int = 4096) -> bytes:
