@@ -31,13 +31,13 @@ $(UV):
 	$(PYTHON) -m venv "$(UV_HOME)"
 	"$(UV_HOME)/bin/pip" install --quiet --require-hashes -r requirements/uv.txt
 
-# Behind a proxy with a certificate of its own, the machine's certificates count. A lock of hashes needs no index:
-# when the network is away, what uv has cached is enough.
+# A lock of hashes needs no index: what uv has cached comes first, so it works without a network, too.
+# Behind a proxy with a certificate of its own, the machine's certificates count.
 SYNC = "$(UV)" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 $(BIN)/.installed: requirements/dev.txt $(PACKAGES:%=services/%/pyproject.toml) | $(UV)
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11 to 3.13 with venv was found" >&2; exit 1; }
 	[ -x $(BIN)/python ] || "$(UV)" venv --quiet --python "$(PYTHON)" .venv
-	$(SYNC) || $(SYNC) --system-certs || $(SYNC) --offline
+	$(SYNC) --offline 2>/dev/null || $(SYNC) || $(SYNC) --system-certs
 	"$(UV)" pip install --quiet --offline --python $(BIN)/python --no-deps --no-build-isolation \
 	$(PACKAGES:%=-e services/%)
 	touch $@
