@@ -36,7 +36,9 @@ def _load(name: str) -> ModuleType:
 
 
 # the default shows local variables in tracebacks, and they hold secrets
-structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+structlog.configure(
+    processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()]
+)
 harness = _load("harness")
 _STARTS = 8
 

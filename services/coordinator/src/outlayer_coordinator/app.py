@@ -37,9 +37,11 @@ def create_app(settings: Settings, chain: ChainViews | None = None) -> FastAPI:
         lifespan=lifespan,
         exception_handlers={HTTPException: _http_error},
     )
+    app.router.routes.extend(
+        routes_worker.ROUTES
+    )  # first: routes are tried in order, and these are the busiest
     app.include_router(routes_public.router)
     app.include_router(routes_admin.router)
-    app.router.routes.extend(routes_worker.ROUTES)
     # browsers may call the public API; what is not public needs a bearer token, which no browser sends by itself
     app.add_middleware(CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Boundary)

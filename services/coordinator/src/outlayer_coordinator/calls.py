@@ -188,7 +188,7 @@ class Calls:
         found: uuid.UUID | None = await retried(lambda: self.database.main.fetchval(_ACCEPT, *arguments))
         return found
 
-    async def _wait(self, call_id: uuid.UUID, finished: asyncio.Future[None]) -> asyncpg.Record | None:
+    async def _wait(self, call_id: uuid.UUID, finished: asyncio.Future[Any]) -> Any:
         """The settled call's row, or None when the time is over or this process stops."""
         deadline = time.monotonic() + self.settings.sync_timeout_seconds
         while True:
@@ -197,6 +197,8 @@ class Calls:
                 return None
             if not finished.done():
                 await asyncio.wait((finished,), timeout=min(left, self.settings.poll_seconds))
+                if finished.done() and finished.result() is not None:
+                    return finished.result()
             row = await self.database.main.fetchrow(_RESULT, call_id)
             if row is not None:
                 return row

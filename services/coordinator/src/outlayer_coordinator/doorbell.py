@@ -12,7 +12,7 @@ import contextlib
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import redis.asyncio as redis
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 
 
 class Doorbell:
-    """``finished`` maps call ids to the futures of clients that wait in this process."""
+    """One per process: its waiting workers, the clients that wait for their calls, and a line to the others."""
 
     def __init__(self, redis_url: str) -> None:
         self._redis: redis.Redis = redis.Redis.from_url(
@@ -43,7 +43,7 @@ class Doorbell:
         )
         self._name = uuid.uuid4().hex.encode()
         self._workers: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-        self._clients: dict[uuid.UUID, set[asyncio.Future[None]]] = {}
+        self._clients: dict[uuid.UUID, set[asyncio.Future[Any]]] = {}
         self._resting_until = 0.0
         self._task: asyncio.Task[None] | None = None
         self._rings: set[asyncio.Task[None]] = set()
@@ -103,9 +103,10 @@ class Doorbell:
     # -- clients wait for their call ---------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def waiting(self, call_id: uuid.UUID) -> Any:
-        """Gives a future that is done once the call may have finished. Enter before the call's row is written."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def waiting(self, call_id: uuid.UUID) -> Iterator[asyncio.Future[Any]]:
+        """Gives a future that is done once the call may have finished; its result is the settled call when that
+        happened in this process, else None. Enter before the call's row is written."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         waiters = self._clients.setdefault(call_id, set())
         waiters.add(future)
         try:
@@ -115,17 +116,17 @@ class Doorbell:
             if not waiters:
                 self._clients.pop(call_id, None)
 
-    def done(self, call_ids: Sequence[uuid.UUID]) -> None:
-        """These calls are settled. What nobody waits for here is told to the other coordinators."""
-        elsewhere = [call_id for call_id in call_ids if not self._wake_client(call_id)]
+    def done(self, calls: Mapping[uuid.UUID, Any]) -> None:
+        """These calls are settled, with these results. What nobody waits for here is told to the others."""
+        elsewhere = [call_id for call_id, result in calls.items() if not self._wake_client(call_id, result)]
         if elsewhere:
             self._ring(_DONE, b"".join(call_id.bytes for call_id in elsewhere))
 
-    def _wake_client(self, call_id: uuid.UUID) -> bool:
+    def _wake_client(self, call_id: uuid.UUID, result: Any = None) -> bool:
         futures = self._clients.get(call_id, ())
         for future in futures:
             if not future.done():
-                future.set_result(None)
+                future.set_result(result)
         return bool(futures)
 
     # -- Redis -------------------------------------------------------------------------------------------------

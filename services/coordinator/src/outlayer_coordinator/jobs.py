@@ -13,7 +13,8 @@ import hashlib
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 MAX_JOBS_PER_CLAIM = 64
 LONGEST_WAIT_SECONDS = 60.0
+MAX_REMEMBERED = 1024
+LARGEST_REMEMBERED_INPUT = 16_384
 GIVEN_UP = "lease_expired"
 NEVER_TAKEN = "no_worker"
 
@@ -64,6 +67,8 @@ class Jobs:
     database: Database
     doorbell: Doorbell
     pricing: Fresh[Pricing]
+    _claimed: OrderedDict[uuid.UUID, Any] = field(default_factory=OrderedDict)
+    """Rows of jobs claimed through this process: saves reading them again when they are completed here."""
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def stop(self) -> None:
@@ -100,6 +105,11 @@ class Jobs:
             session.session_id,
             self.settings.lease_seconds,
         )
+        for row in rows:
+            if len(row["input"] or b"") <= LARGEST_REMEMBERED_INPUT:
+                self._claimed[row["job_id"]] = row
+        while len(self._claimed) > MAX_REMEMBERED:
+            self._claimed.popitem(last=False)
         return rows
 
     def _job(self, row: Any) -> dict[str, Any]:
@@ -162,27 +172,42 @@ class Jobs:
         """
         if report.batch is not None:
             check_batch(report.batch)
-        rows = await self.database.main.fetch(jobs_sql.FACTS, [item.job_id for item in report.completions])
-        facts = {row["job_id"]: row for row in rows}
-        results: dict[uuid.UUID, Result] = {}
-        good: list[Completion] = []
-        for item in report.completions:
-            refusal = self._refusal(session, item, facts.get(item.job_id), report.batch)
-            if refusal is None:
-                good.append(item)
-            else:
-                results[item.job_id] = refusal
-        if good:
-            settled = await self._settle(session, good, facts, report.batch)
-            for item in good:
-                # between the reading and the writing another reply of the same worker may have come first
-                taken = item.job_id in settled
-                results[item.job_id] = Result(item.job_id, taken, None if taken else NOT_CLAIMER)
+        facts = {item.job_id: self._claimed.pop(item.job_id, None) for item in report.completions}
+        results = await self._complete(session, report.completions, facts, report.batch)
+        # what is not remembered here, or did not go as remembered, is judged again on what is stored
+        again = [item for item in report.completions if not results[item.job_id].finalized]
+        if again:
+            rows = await self.database.main.fetch(jobs_sql.FACTS, [item.job_id for item in again])
+            stored = {row["job_id"]: row for row in rows}
+            results |= await self._complete(session, again, stored, report.batch)
         for result in results.values():
             if not result.finalized:
                 metrics.COMPLETIONS_REFUSED.labels((result.reason or "").partition(":")[0]).inc()
                 log.warning("completion_refused", job_id=str(result.job_id), reason=result.reason)
         return [results[item.job_id] for item in report.completions]
+
+    async def _complete(
+        self,
+        session: Session,
+        items: Sequence[Completion],
+        facts: Mapping[uuid.UUID, Any],
+        batch: Batch | None,
+    ) -> dict[uuid.UUID, Result]:
+        results: dict[uuid.UUID, Result] = {}
+        good: list[Completion] = []
+        for item in items:
+            refusal = self._refusal(session, item, facts.get(item.job_id), batch)
+            if refusal is None:
+                good.append(item)
+            else:
+                results[item.job_id] = refusal
+        if good:
+            settled = await self._settle(session, good, facts, batch)
+            for item in good:
+                # between the reading and the writing another reply of the same worker may have come first
+                taken = item.job_id in settled
+                results[item.job_id] = Result(item.job_id, taken, None if taken else NOT_CLAIMER)
+        return results
 
     def _refusal(self, session: Session, item: Completion, row: Any, batch: Batch | None) -> Result | None:
         mine = row is not None and (
@@ -208,7 +233,11 @@ class Jobs:
         return None if wrong is None else Result(item.job_id, False, f"mismatch: {wrong}")
 
     async def _settle(
-        self, session: Session, items: Sequence[Completion], facts: dict[uuid.UUID, Any], batch: Batch | None
+        self,
+        session: Session,
+        items: Sequence[Completion],
+        facts: Mapping[uuid.UUID, Any],
+        batch: Batch | None,
     ) -> set[uuid.UUID]:
         pricing = await self.pricing.get()
         settlements = [settlement_of(pricing, item, facts[item.job_id]) for item in items]
@@ -231,11 +260,14 @@ class Jobs:
         rows = await retried(lambda: self.database.main.fetch(jobs_sql.COMPLETE, *arguments))
         if batch is not None:
             metrics.BATCH_RECORDS.observe(len(items))
-        by_id = {item.job_id: item for item in items}
+        by_id = {item.job_id: (item, cost) for item, cost in zip(items, settlements, strict=True)}
+        calls = {}
         for row in rows:
-            item = by_id[row["job_id"]]
+            item, settlement = by_id[row["job_id"]]
             self._finished(row, "completed" if item.success else "failed", item.error_category)
-        self.doorbell.done([row["call_id"] for row in rows if row["call_id"] is not None])
+            if row["call_id"] is not None:
+                calls[row["call_id"]] = call_result(row["call_id"], item, settlement)
+        self.doorbell.done(calls)
         return {row["job_id"] for row in rows}
 
     def _finished(self, row: Any, state: str, category: str | None) -> None:
@@ -290,7 +322,7 @@ class Jobs:
         )
         for row in ended:
             self._finished(row, "failed", category)
-        self.doorbell.done([row["call_id"] for row in ended if row["call_id"] is not None])
+        self.doorbell.done({row["call_id"]: None for row in ended if row["call_id"] is not None})
         return len(ended)
 
     async def sweep_forever(self) -> None:
@@ -343,6 +375,25 @@ def settlement_of(pricing: Pricing, item: Completion, row: Any) -> Settlement:
     )
 
 
+def call_result(call_id: uuid.UUID, item: Completion, settlement: Settlement) -> dict[str, Any]:
+    """The call as it was just stored: what a client that waits in this process is answered with."""
+    return {
+        "call_id": call_id,
+        "status": "completed" if item.success else "failed",
+        "output": item.output if item.success else None,
+        "error": storable(item.error),
+        "instructions": item.instructions,
+        "time_ms": item.time_ms,
+        "compute_cost": settlement.compute_cost,
+        "attested": item.attested is not None,
+    }
+
+
+def storable(text: str | None) -> str | None:
+    """PostgreSQL's text has no NUL."""
+    return None if text is None else text.replace("\x00", "\ufffd")
+
+
 def _item_columns(
     jobs: Sequence[tuple[uuid.UUID, int]], items: Sequence[Completion], settlements: Sequence[Settlement]
 ) -> tuple[list[Any], ...]:
@@ -351,7 +402,7 @@ def _item_columns(
         [attempt for _, attempt in jobs],
         [item.success for item in items],
         [item.output if item.success else None for item in items],
-        [None if item.error is None else item.error.replace("\x00", "\ufffd") for item in items],
+        [storable(item.error) for item in items],
         [item.error_category for item in items],
         [item.instructions for item in items],
         [item.time_ms for item in items],

@@ -15,10 +15,11 @@ WITH picked AS (
     FROM picked WHERE j.job_id = picked.job_id
     RETURNING j.*
 )
-SELECT j.job_id, j.attempt, j.kind, j.max_instructions, j.max_memory_mb, j.max_execution_seconds,
+SELECT j.job_id, j.attempt, j.kind, j.state, j.success, j.error_category, j.token_hash, j.worker_public_key,
+       j.max_instructions, j.max_memory_mb, j.max_execution_seconds,
        j.contract_id, j.request_id, j.data_id, j.block_height,
-       c.call_id, c.project_id, c.version_key, c.input, c.owner, c.nonce, c.compute_limit, c.attached_deposit,
-       c.secrets_ref
+       c.call_id, c.project_id, c.project_uuid, c.version_key, c.input, c.owner, c.nonce, c.compute_limit,
+       c.attached_deposit, c.secrets_ref
 FROM claimed j LEFT JOIN https_calls c ON c.call_id = j.call_id ORDER BY j.seq
 """
 
