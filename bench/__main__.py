@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.calls import measure_calls
+from bench.gas import measure_gas
+from bench.guests import measure_guests
 from outlayer_cli.layout import Stack, default_state
 from outlayer_cli.payment_keys import choose_key
 
@@ -40,6 +42,15 @@ def main() -> None:
             f"{ratio:.1%} of a bare insert's rate"
         )
     _write("calls", rows)
+    guests = measure_guests()
+    print(
+        f"a warm guest: {guests['echo']['run_ms']} ms, {guests['echo']['ratio_to_baseline']} of starting a process"
+    )
+    _write("guests", guests)
+    gas = measure_gas()
+    for method, parts in gas.items():
+        print(f"{method}: {parts['contract']} Tgas in the contract, {parts['all']} in all")
+    _write("gas", gas)
 
 
 if __name__ == "__main__":
