@@ -45,7 +45,7 @@ def describe(state: Path, stack: Stack) -> str:
         "",
         SIMULATED_NOTICE,
         "",
-        f"API          {stack.coordinator_url}   (OpenAPI: {stack.coordinator_url}/docs)",
+        f"API          {stack.coordinator_url}   (described at {stack.coordinator_url}/openapi.json)",
         f"NEAR RPC     {stack.rpc_url}   (chain {stack.network_id}, contract {stack.contract_id})",
         f"logs         {place.logs}   (outlayer logs [service] [--follow])",
         f"credentials  {place.credentials}   (accounts *.json, admin.token, payment-keys/)",
