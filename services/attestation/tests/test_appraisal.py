@@ -256,7 +256,7 @@ def fine(machine: SoftwarePlatform) -> Pair:
     return testing.quote_with(machine, faults), testing.collateral_with(machine, faults)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_of_a_quote_is_refused(
     machine: SoftwarePlatform, fine: Pair, data: st.DataObject
@@ -281,7 +281,7 @@ COVERED = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_changed_character_of_the_collateral_is_refused_or_means_the_same(
     machine: SoftwarePlatform, fine: Pair, data: st.DataObject

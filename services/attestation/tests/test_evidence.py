@@ -385,7 +385,7 @@ def test_a_changed_byte_of_the_quote_is_named(
     assert check in verdict.failing()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_flipped_bit_of_the_quote_fails(
     machine: SoftwarePlatform, bundle: dict[str, Any], data: st.DataObject
@@ -574,7 +574,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(value=JSON, data=st.data())
 def test_whatever_stands_in_a_bundle_never_raises(
     machine: SoftwarePlatform, bundle: dict[str, Any], value: Any, data: st.DataObject
@@ -585,7 +585,7 @@ def test_whatever_stands_in_a_bundle_never_raises(
     assert judge(machine, value).exit_code == 1
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.binary(max_size=200))
 def test_bytes_that_are_no_bundle_are_a_failure_not_an_exception(
     machine: SoftwarePlatform, noise: bytes

@@ -317,7 +317,7 @@ def test_bad_requests_get_a_clear_answer(agent: Path, request_: bytes, status: i
     assert (b"error" in json.loads(body).__repr__().encode()) == (status != 200)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.binary(max_size=300))
 def test_noise_does_not_stop_the_agent(agent: Path, noise: bytes) -> None:
     exchange(agent, noise)

@@ -392,7 +392,7 @@ ALLOW_LISTS = [
 ]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_removing_an_allowed_value_never_accepts_more(machine: SoftwarePlatform, data: st.DataObject) -> None:
     wide = document()

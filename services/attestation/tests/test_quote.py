@@ -141,7 +141,7 @@ def touch(data: bytes) -> None:
     _ = parsed.td_report.measurements
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=1400))
 def test_random_bytes_give_quote_error_or_a_quote(data: bytes) -> None:
     try:
@@ -150,7 +150,7 @@ def test_random_bytes_give_quote_error_or_a_quote(data: bytes) -> None:
         assert str(error)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_mutated_quote_gives_quote_error_or_a_quote(machine: SoftwarePlatform, data: st.DataObject) -> None:
     version = data.draw(st.sampled_from([4, 5]))
