@@ -16,8 +16,8 @@ const ALLOWANCE: NearToken = NearToken::from_near(10);
 const MAX_REMOVALS: usize = 100;
 
 /// A refusal: reason code and words for people.
-struct Refusal {
-    reason: &'static str,
+pub(crate) struct Refusal {
+    pub(crate) reason: &'static str,
     detail: String,
 }
 
@@ -115,7 +115,7 @@ impl StateV1 {
         self.check_identity(public_key, &verified, fmspc)
     }
 
-    fn check_identity(
+    pub(crate) fn check_identity(
         &self,
         public_key: &PublicKey,
         verified: &Verified,
@@ -145,7 +145,7 @@ impl StateV1 {
         })
     }
 
-    fn admit(&mut self, key: WorkerKey) -> RegisterResult {
+    pub(crate) fn admit(&mut self, key: WorkerKey) -> RegisterResult {
         let renewed = self.keys.contains_key(&key.public_key);
         if !renewed {
             let _ = Promise::new(env::current_account_id()).add_access_key_allowance(
