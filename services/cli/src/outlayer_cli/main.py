@@ -39,10 +39,13 @@ app.add_typer(verify.app, name="verify")
 def options(
     context: typer.Context,
     json_output: Annotated[bool, typer.Option("--json", help="One JSON document instead of text.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show every check.")] = False,
     stack_name: Annotated[str, typer.Option("--stack", help="Which local stack.")] = "local",
     state: Annotated[Path | None, typer.Option(help="The folder of the stack's state.")] = None,
 ) -> None:
-    context.obj = Session(state=state or layout.default_state(stack_name), json_output=json_output)
+    context.obj = Session(
+        state=state or layout.default_state(stack_name), json_output=json_output, verbose=verbose
+    )
 
 
 def _report(error: CliError, *, as_json: bool) -> None:

@@ -28,6 +28,7 @@ class Session:
 
     state: Path
     json_output: bool
+    verbose: bool = False
 
     @cached_property
     def stack(self) -> Stack:

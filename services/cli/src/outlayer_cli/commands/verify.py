@@ -16,6 +16,8 @@ from outlayer_cli.errors import UsageError
 from outlayer_cli.session import SIMULATED_NOTICE, Session
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from outlayer_attestation.checks import Check
     from outlayer_attestation.evidence import TrustAnchors, Verdict
     from outlayer_attestation.policy import Policy
@@ -243,23 +245,46 @@ def _finish(session: Session, verdicts: list[Verdict], saved: Path | None = None
     raise typer.Exit(worst.exit_code)
 
 
+_COLOURS = {"PASS": "green", "FAIL": "bold red", "UNPROVEN": "yellow"}
+_QUESTIONS = {
+    "Source": "is the image built from the published source?",
+    "Provenance": "who built it?",
+    "Measurement": "do its predicted measurements stand in the policy?",
+    "Approval": "are the measurements approved, by policy and on chain?",
+    "Platform": "is the quote signed by a genuine platform with a current TCB?",
+    "Identity": "are the quote's measurements the approved ones?",
+    "Binding": "is this record one that the quote commits to?",
+    "Payload": "are input and output the recorded bytes?",
+}
+
+
 def _print(session: Session, verdict: Verdict) -> None:
+    """A line per layer; every check that did not pass, or with ``--verbose`` all of them."""
     from rich.table import Table
 
-    table = Table(show_lines=False, title_justify="left")
-    for column in ("layer", "check", "", "reason"):
+    table = Table()
+    for column in ("layer", "verdict", "question and checks"):
         table.add_column(column, overflow="fold")
-    colours = {"PASS": "green", "FAIL": "bold red", "UNPROVEN": "yellow"}
     for layer in verdict.layers:
+        question = _QUESTIONS[layer.layer.value]
         if not layer.asked:
-            table.add_row(layer.layer.value, "", "not asked", "outlayer audit")
+            table.add_row(layer.layer.value, "not asked", f"{question} outlayer audit asks")
             continue
+        outcome = layer.outcome.value
+        passed = sum(check.outcome.value == "PASS" for check in layer.checks)
+        summary = f"{question} {passed} of {len(layer.checks)} checks passed"
+        table.add_row(layer.layer.value, f"[{_COLOURS[outcome]}]{outcome}[/]", summary)
         for check in layer.checks:
-            outcome = check.outcome.value
-            reason = check.detail if outcome == "PASS" else f"{check.reason}: {check.detail}"
-            table.add_row(layer.layer.value, check.name, f"[{colours[outcome]}]{outcome}[/]", reason)
+            if session.verbose or check.outcome.value != "PASS":
+                _add_check(table, check)
     session.console.print(table)
     if verdict.simulated:
         print(SIMULATED_NOTICE)
     words = {0: "PROVEN", 1: "FAILED", 2: "UNPROVEN"}
     print(f"{words[verdict.exit_code]}{' (SIMULATED)' if verdict.simulated else ''}")
+
+
+def _add_check(table: Table, check: Check) -> None:
+    outcome = check.outcome.value
+    reason = check.detail if outcome == "PASS" else f"{check.reason}: {check.detail}"
+    table.add_row("", f"[{_COLOURS[outcome]}]{outcome}[/]", f"{check.name}  {reason}")
