@@ -18,7 +18,7 @@ use near_primitives_core::hash::CryptoHash;
 use near_primitives_core::types::{AccountId, Balance, Gas};
 use near_vm_runner::logic::types::PromiseResult;
 use near_vm_runner::logic::{ReturnData, VMContext};
-use near_vm_runner::{Contract, ContractCode};
+use near_vm_runner::{Contract, ContractCode, MockContractRuntimeCache};
 use serde::{Deserialize, Serialize};
 use strum::IntoEnumIterator;
 
@@ -151,7 +151,11 @@ fn profile(outcome: &near_vm_runner::logic::VMOutcome) -> BTreeMap<String, u64> 
     rows
 }
 
-fn run(call: &Call, config: &RuntimeConfig) -> Fallible<Outcome> {
+fn run(
+    call: &Call,
+    config: &RuntimeConfig,
+    cache: &MockContractRuntimeCache,
+) -> Fallible<Outcome> {
     let code = Arc::new(ContractCode::new(hex::decode(&call.code)?, None));
     let context = context(call, &code)?;
     let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone());
@@ -160,8 +164,13 @@ fn run(call: &Call, config: &RuntimeConfig) -> Fallible<Outcome> {
     }
     let gas = context.make_gas_counter(&config.wasm_config);
     let contract = Code(code);
-    let prepared =
-        near_vm_runner::prepare(&contract, config.wasm_config.clone(), None, gas, &call.method);
+    let prepared = near_vm_runner::prepare(
+        &contract,
+        config.wasm_config.clone(),
+        Some(cache),
+        gas,
+        &call.method,
+    );
     let outcome = near_vm_runner::run(prepared, &mut ext, &context, config.fees.clone())
         .map_err(|error| format!("{error:?}"))?;
     let profile = profile(&outcome);
@@ -189,11 +198,12 @@ fn run(call: &Call, config: &RuntimeConfig) -> Fallible<Outcome> {
 
 fn main() -> Fallible<()> {
     let store = RuntimeConfigStore::new(None);
+    let cache = MockContractRuntimeCache::default();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let call: Call = serde_json::from_str(&line?)?;
         let config = store.get_config(call.protocol_version);
-        match run(&call, config) {
+        match run(&call, config, &cache) {
             Ok(outcome) => serde_json::to_writer(&mut out, &outcome)?,
             Err(error) => {
                 serde_json::to_writer(&mut out, &BTreeMap::from([("runner_error", error.to_string())]))?
