@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One PostgreSQL and one Valkey per test process, and a migrated database of its own for each test."""
+"""One PostgreSQL and one Valkey per test process; each test finds a migrated database without rows."""
 
 from __future__ import annotations
 
@@ -45,11 +45,10 @@ _STARTS = 8
 
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a server that holds a migrated database named ``template``."""
+    """URL of a migrated database on a server of this test process."""
     with contextlib.ExitStack() as stack:
         server = _postgres(stack, tmp_path_factory)
-        asyncio.run(_execute(server.url, 'CREATE DATABASE "template"'))
-        asyncio.run(migrate_url(database_url(server.url, "template")))
+        asyncio.run(migrate_url(server.url))
         yield server.url
 
 
@@ -75,10 +74,6 @@ def platform() -> SoftwarePlatform:
     return SoftwarePlatform.generate()
 
 
-def database_url(server_url: str, name: str) -> str:
-    return server_url.rsplit("/", 1)[0] + f"/{name}"
-
-
 async def _execute(url: str, sql: str) -> None:
     connection = await asyncpg.connect(url)
     try:
@@ -87,28 +82,40 @@ async def _execute(url: str, sql: str) -> None:
         await connection.close()
 
 
-@contextlib.asynccontextmanager
-async def fresh_database(server_url: str, template: str) -> AsyncIterator[str]:
-    name = f"test_{secrets.token_hex(8)}"
-    await _execute(server_url, f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-    try:
-        yield database_url(server_url, name)
-    finally:
-        await _execute(server_url, f'DROP DATABASE "{name}" WITH (FORCE)')
+# what a test may leave behind: rows, and the function (with its triggers) by which it injected faults
+_CLEAN = """
+DROP FUNCTION IF EXISTS fault CASCADE;
+DO $$ BEGIN
+    EXECUTE (SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY CASCADE'
+             FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'schema_migrations');
+END $$;
+"""
 
 
 @pytest_asyncio.fixture
 async def database(postgres: str) -> AsyncIterator[str]:
-    """URL of a migrated database of this test alone."""
-    async with fresh_database(postgres, "template") as url:
-        yield url
+    """URL of a migrated database without rows; one test at a time has it."""
+    yield postgres
+    connection = await asyncpg.connect(postgres)
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        await connection.execute(_CLEAN)
+    finally:
+        await connection.close()
 
 
 @pytest_asyncio.fixture
 async def empty_database(postgres: str) -> AsyncIterator[str]:
-    """URL of a database without any table."""
-    async with fresh_database(postgres, "template0") as url:
-        yield url
+    """URL of a database of this test alone, without any table."""
+    name = f"test_{secrets.token_hex(8)}"
+    await _execute(postgres, f'CREATE DATABASE "{name}" TEMPLATE "template0"')
+    try:
+        yield postgres.rsplit("/", 1)[0] + f"/{name}"
+    finally:
+        await _execute(postgres, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture

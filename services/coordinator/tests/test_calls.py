@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import secrets
 import time
 from typing import Any
+
+from outlayer_coordinator.call_request import KeyClaim
+from outlayer_coordinator.calls import RateLimiter
 
 
 async def test_a_synchronous_call_gives_the_guests_answer(service: Any) -> None:
@@ -211,6 +215,18 @@ async def test_the_rate_of_a_key_is_limited_and_a_stranger_cannot_use_it_up(star
         assert answer.status_code == expected
     for expected in (200, 200, 200, 429):
         assert (await service.call(key, **{"async": True})).status_code == expected
+
+
+async def test_steady_use_does_not_stretch_the_window_of_the_rate(start: Any) -> None:
+    """More uses than one window allows, spread over windows: each is allowed."""
+    for redis in ({}, {"redis_url": "redis://127.0.0.1:1/0"}):
+        doorbell = (await start(**redis)).context.doorbell
+        limiter = RateLimiter(doorbell, per_minute=2, window_seconds=1)
+        claim = KeyClaim("bob.test", 1, secrets.token_hex(32))
+        for _ in range(4):
+            await asyncio.sleep(1 - time.time() % 1 + 0.02)
+            await limiter.check(claim)
+            await limiter.check(claim)
 
 
 async def test_the_rate_is_limited_while_redis_is_away(start: Any) -> None:

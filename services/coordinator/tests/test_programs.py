@@ -31,11 +31,12 @@ async def test_several_coordinators_may_migrate_at_once(empty_database: str) -> 
     assert max(applied, key=len)[0] == "0001_initial.sql"
 
 
-async def test_a_changed_migration_is_refused_by_name(database: str) -> None:
-    connection = await asyncpg.connect(database)
+async def test_a_changed_migration_is_refused_by_name(empty_database: str) -> None:
+    await migrate_url(empty_database)
+    connection = await asyncpg.connect(empty_database)
     await connection.execute("UPDATE schema_migrations SET sha256 = 'x' WHERE number = 1")
     await connection.close()
-    answer = await asyncio.to_thread(run, "migrate", database)
+    answer = await asyncio.to_thread(run, "migrate", empty_database)
     assert answer.returncode == 1
     assert "0001_initial.sql differs" in answer.stderr
 

@@ -30,7 +30,6 @@ from outlayer_coordinator.money import Reservation
 log = structlog.get_logger(__name__)
 
 PENDING = "pending"
-_RATE_WINDOW_SECONDS = 60
 _MAX_WINDOWS = 50_000
 _RACES = 3
 
@@ -90,26 +89,27 @@ class NewCall:
 class RateLimiter:
     """Uses per minute of a presented key. Counted in Redis; by this process alone while Redis is away.
 
-    The bucket is that of the key *with its secret*: who does not hold the secret cannot use up another's rate.
+    Windows are those of the clock, so steady use never stretches one. The bucket is that of the key *with its secret*: who does not hold the secret cannot use up another's rate.
     """
 
     doorbell: Doorbell
     per_minute: int
+    window_seconds: int = 60
     _windows: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     async def check(self, claim: KeyClaim) -> None:
         """Raises ``ApiError`` 429."""
         bucket = f"pk_rate:{claim.owner}:{claim.nonce}:{claim.key_hash[:16]}"
-        used = await self.doorbell.count(bucket, _RATE_WINDOW_SECONDS)
+        window = int(time.time()) // self.window_seconds
+        used = await self.doorbell.count(f"{bucket}:{window}", self.window_seconds)
         if used is None:
-            used = self._count_here(bucket)
+            used = self._count_here(bucket, window)
         if used > self.per_minute:
             raise ApiError(
                 429, f"Rate limit exceeded: {self.per_minute} requests/minute allowed. Try again later."
             )
 
-    def _count_here(self, bucket: str) -> int:
-        window = int(time.time()) // _RATE_WINDOW_SECONDS
+    def _count_here(self, bucket: str, window: int) -> int:
         if len(self._windows) >= _MAX_WINDOWS:
             self._windows.clear()
         before, used = self._windows.get(bucket, (window, 0))

@@ -52,7 +52,7 @@ async def _keep(_: Any) -> None:
 async def _pool(settings: Settings, size: int, **server_settings: str) -> asyncpg.Pool[Any]:
     return await asyncpg.create_pool(
         settings.database_url,
-        min_size=2,
+        min_size=1,
         max_size=size,
         reset=_keep,
         command_timeout=_COMMAND_SECONDS,
