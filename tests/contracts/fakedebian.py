@@ -6,10 +6,16 @@ from __future__ import annotations
 import hashlib
 import shutil
 import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +44,7 @@ def build(deb: Deb, folder: Path, archive: Path) -> Path:
     """Make the .deb under pool/ of the archive."""
     need("dpkg-deb")
     tree = folder / f"{deb.name}-{deb.version}".replace(":", "-")
+    shutil.rmtree(tree, ignore_errors=True)
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "usr").mkdir()
     for name, text in deb.files:
@@ -48,7 +55,7 @@ def build(deb: Deb, folder: Path, archive: Path) -> Path:
         f"Package: {deb.name}\nVersion: {deb.version}\nArchitecture: {ARCHITECTURE}\n"
         f"Maintainer: Nobody <nobody@example.org>\n{depends}Description: made up\n"
     )
-    target = archive / "pool/main" / deb.name[0] / f"{deb.name}_{deb.version.replace(':', '%3a')}_amd64.deb"
+    target = archive / "pool/main" / deb.name[0] / f"{deb.name}_{deb.version.rpartition(':')[2]}_amd64.deb"
     target.parent.mkdir(parents=True, exist_ok=True)
     words = ["dpkg-deb", "--build", "--root-owner-group", "-Zgzip", str(tree), str(target)]
     subprocess.run(words, check=True, capture_output=True)
@@ -124,3 +131,30 @@ def publish(archive: Path, suite: str, packages: list[tuple[Package, Deb]], key:
         f" {digest} {len(text.encode())} main/binary-amd64/Packages\n",
         folder / "InRelease",
     )
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder, or fails with the code that the test sets."""
+
+    failure: int | None = None
+
+    def do_GET(self) -> None:
+        failure = type(self).failure
+        if failure is not None:
+            self.send_error(failure)
+        else:
+            super().do_GET()
+
+    def log_message(self, *words: Any) -> None:
+        """Says nothing."""
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[tuple[str, type[Quiet]]]:
+    """A mirror on loopback: its URL and its handler class."""
+    folder.mkdir(exist_ok=True)
+    handler = type("Handler", (Quiet,), {})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder))) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_port}", handler
+        running.shutdown()

@@ -91,7 +91,7 @@ def _one(package: Package, lock: Lock, sources: Sources) -> Path | None:
         return None
     snapshot = sources.mirrors.snapshot_base(package.suite, lock.indexes.get(package.suite))
     for base in (sources.mirrors.base(package.suite), snapshot):
-        if base and _download(f"{base}/{quote(package.filename, safe='/%')}", package, cached):
+        if base and _download(f"{base}/{quote(package.filename)}", package, cached):
             return cached
     return None
 

@@ -113,26 +113,23 @@ def _index(root: Path, suite: str, request: Request, mirrors: Mirrors, keyring: 
     lists = root / "lists"
     stem = re.sub(r"^[a-z+]+://", "", f"{mirrors.base(suite)}/dists/{suite}").lstrip("/")
     stem = stem.replace("_", "%5f").replace("/", "_")
-    release = _verified(_list(lists, f"{stem}_InRelease"), keyring)
+    release = _verified(lists / f"{stem}_InRelease", keyring)
     packages: dict[tuple[str, str, str], Package] = {}
     for component in request.components:
         name = f"{component}/binary-{request.architecture}/Packages"
-        data = _list(lists, f"{stem}_{name.replace('/', '_')}").read_bytes()
+        kept = lists / f"{stem}_{name.replace('/', '_')}"
+        # apt keeps no empty index; that this one is empty must then be what was signed
+        data = kept.read_bytes() if kept.is_file() else b""
         check_index(release, name, data, suite)
         for package in parse_index(data.decode(), suite):
             packages[(package.package, package.version, package.architecture)] = package
     return Index(suite, _date(release), packages)
 
 
-def _list(lists: Path, name: str) -> Path:
-    path = lists / name
-    if not path.is_file():
-        raise SignatureError(f"apt kept no {name}: the mirror has no signed index of that name")
-    return path
-
-
 def _verified(path: Path, keyring: Path) -> str:
     """The signed text of an InRelease file."""
+    if not path.is_file():
+        raise SignatureError(f"apt kept no {path.name}: the mirror has no signed index of that name")
     try:
         return run(["gpgv", "--quiet", "--keyring", keyring, "--output", "-", path], what="gpgv")
     except CommandError as error:

@@ -7,6 +7,7 @@ the root is a function of the lock alone. Works for any user: files belong to wh
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,8 +44,15 @@ def make_root(lock: Lock, files: Mapping[str, Path], home: Path) -> Path:
 
 
 def _fill(root: Path, lock: Lock, files: Mapping[str, Path]) -> None:
+    umask = os.umask(0o022)
+    try:
+        _unpack_all(root, lock, files)
+    finally:
+        os.umask(umask)
+
+
+def _unpack_all(root: Path, lock: Lock, files: Mapping[str, Path]) -> None:
     root.mkdir()
-    root.chmod(0o755)
     for name in MERGED:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")

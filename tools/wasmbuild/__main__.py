@@ -42,6 +42,7 @@ def make(path: Path, recipe: Recipe, options: argparse.Namespace) -> int:
         rebuild(recipe, fresh, options)
         for item in recipe.artifacts:
             (output / item.file).write_bytes((fresh / item.file).read_bytes())
+            (output / item.file).chmod(0o644)
     (output / SUMS).write_text(artifact_sums(output, recipe.artifacts))
     (output / INPUTS).write_text(manifest)
     print(artifact_sums(output, recipe.artifacts), end="")
