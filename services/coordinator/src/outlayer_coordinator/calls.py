@@ -89,7 +89,8 @@ class NewCall:
 class RateLimiter:
     """Uses per minute of a presented key. Counted in Redis; by this process alone while Redis is away.
 
-    Windows are those of the clock, so steady use never stretches one. The bucket is that of the key *with its secret*: who does not hold the secret cannot use up another's rate.
+    Windows are those of the clock, so steady use never stretches one. The bucket is that of the key *with its
+    secret*: who does not hold the secret cannot use up another's rate.
     """
 
     doorbell: Doorbell
