@@ -28,7 +28,7 @@ def _fragments(text: str) -> list[tuple[list[int], int]]:
     """Turns of non-digits (by weight) and digits (by value), ended so that the end sorts after `~` only."""
     return [
         ([*(_weight(letter) for letter in letters), 0], int(digits or "0"))
-        for letters, digits in _PARTS.findall(text)
+        for letters, digits in _PARTS.findall(text or "0")
         if letters or digits
     ] + [([0], 0)]
 
