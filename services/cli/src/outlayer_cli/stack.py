@@ -45,6 +45,8 @@ from outlayer_cli.supervisor import ServiceSpec
 
 Say = Callable[[str], None]
 READY_SECONDS = 90.0
+# on one's own machine the rate limit would only get in the way of measuring
+LOCAL_CALLS_PER_MINUTE = "60000"
 
 
 @dataclass(frozen=True)
@@ -415,7 +417,9 @@ def _coordinator_spec(plan: _Plan) -> ServiceSpec:
         ADMIN_TOKEN_FILE=str(place.credential("admin.token")),
         WASM_DIR=str(place.state / "wasm"),
         COORDINATOR_SIMULATED="1",
+        **{"PAYMENT_KEY_RATE_LIMIT_PER_MINUTE": LOCAL_CALLS_PER_MINUTE},
         **_settings("LEASE_SECONDS", "TEE_SESSION_SECONDS", "SYNC_TIMEOUT_SECONDS"),
+        **_settings("MAX_CONCURRENT_CALLS_PER_KEY", "MAX_ATTEMPTS", "LOG_LEVEL"),
     )
 
 
