@@ -417,7 +417,7 @@ def _coordinator_spec(plan: _Plan) -> ServiceSpec:
         ADMIN_TOKEN_FILE=str(place.credential("admin.token")),
         WASM_DIR=str(place.state / "wasm"),
         COORDINATOR_SIMULATED="1",
-        **{"PAYMENT_KEY_RATE_LIMIT_PER_MINUTE": LOCAL_CALLS_PER_MINUTE},
+        PAYMENT_KEY_RATE_LIMIT_PER_MINUTE=LOCAL_CALLS_PER_MINUTE,
         **_settings("LEASE_SECONDS", "TEE_SESSION_SECONDS", "SYNC_TIMEOUT_SECONDS"),
         **_settings("MAX_CONCURRENT_CALLS_PER_KEY", "MAX_ATTEMPTS", "LOG_LEVEL"),
     )
