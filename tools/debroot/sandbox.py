@@ -99,7 +99,8 @@ def _script(
     base = shlex.quote(str(root))
     lines = [
         "umask 022",
-        "echo builder > /proc/sys/kernel/hostname",
+        # some machines lack the program; no build looks at the name
+        "hostname builder 2>/dev/null || true",
         f"cd {base}",
         # the bind gives the root a mount of its own, which can then be entered and made read-only
         f"mount --bind {base} {base}",
