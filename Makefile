@@ -78,9 +78,7 @@ format: install ## let ruff rewrite the sources
 .PHONY: test
 test: lint ## linters, then every test; what cannot run here is skipped with its reason
 	$(BIN)/pytest -m "slow or contracts" $(PYTEST_ARGS)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not (slow or contracts)" $(PYTEST_ARGS) || { \
-	echo "some tests failed while the machine was shared; each of them gets one more run, alone" >&2; \
-	$(BIN)/pytest --last-failed --last-failed-no-failures none -p no:randomly $(PYTEST_ARGS); }
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not (slow or contracts)" $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: install ## the tests of the packages alone, under two minutes
