@@ -450,7 +450,10 @@ class _Generator:
 
 
 def random_program(seed: int, *, recursion: bool = False) -> Program:
-    """A valid module with an exported function "go"; without ``recursion`` it always ends."""
+    """A valid module with an exported function "go"; without ``recursion`` nearly all of them end.
+
+    A loop's counter is a local like any other, so a body may set it back for ever: bound what you run.
+    """
     return _Generator(random.Random(seed), recursion=recursion).program()
 
 
