@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def test_the_input_means_the_same_and_is_compact(value: Any, ascii_only: bool, i
 def test_compacting_twice_changes_nothing(value: Any) -> None:
     once = compact_json(json.dumps(value, indent=1))
     assert compact_json(once.decode()) == once
+
+
+@pytest.mark.parametrize(("opened", "closed"), [("[", "]"), ('{"a":', "}")])
+def test_nesting_has_a_limit_of_its_own_whatever_the_recursion_limit_is(opened: str, closed: str) -> None:
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1_000_000)
+    try:
+        for levels in (512, 2_000_000):
+            with pytest.raises(ApiError, match="deeper than 512 levels"):
+                parse_body(b'{"input":' + opened.encode() * levels)
+    finally:
+        sys.setrecursionlimit(limit)
+    deep = opened * 511 + "1" + closed * 511
+    assert parse_body(f'{{"input":{deep}}}'.encode()).input.decode() == deep
+
+
+def test_brackets_in_strings_are_no_levels() -> None:
+    text = json.dumps(["[" * 10_000, '"[{' * 1_000], separators=(",", ":"))
+    assert parse_body(f'{{"input":{text}}}'.encode()).input.decode() == text
 
 
 @given(st.binary(max_size=200) | TEXT.map(str.encode) | JSON.map(lambda value: json.dumps(value).encode()))

@@ -165,6 +165,9 @@ def _refuse_constant(name: str) -> Any:
 
 _SCAN = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).raw_decode
 _BLANK = re.compile(r"[ \t\n\r]*")
+_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_BRACKET = re.compile(r"[\[\]{}]")
+_MOST_LEVELS: Final = 512
 _TOKEN = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")|[ \t\n\r]+')
 
 
@@ -172,13 +175,23 @@ def _members(body: bytes) -> dict[str, tuple[int, int, str]]:
     """Name -> (start, end, text) of each member of the top-level object."""
     try:
         text = body.decode("utf-8")
+        _check_depth(text)
         return _scan_object(text)
     except UnicodeDecodeError as error:
         raise ApiError(400, "The body is not UTF-8") from error
-    except RecursionError as error:
-        raise ApiError(400, "The body is nested too deeply") from error
     except (ValueError, IndexError) as error:
         raise ApiError(400, f"The body is not JSON: {error}") from error
+
+
+def _check_depth(text: str) -> None:
+    """Refuse what would go deep into the scanner's recursion, whatever the interpreter's limit is."""
+    if text.count("[") + text.count("{") <= _MOST_LEVELS:
+        return
+    depth = 0
+    for bracket in _BRACKET.finditer(_STRING.sub("", text)):
+        depth += 1 if bracket[0] in "[{" else -1
+        if depth > _MOST_LEVELS:
+            raise ApiError(400, f"The body is nested deeper than {_MOST_LEVELS} levels")
 
 
 def _scan_object(text: str) -> dict[str, tuple[int, int, str]]:

@@ -193,7 +193,7 @@ def _ed25519_verify_slow(signature: bytes, message: bytes, key: bytes) -> bool:
 
 
 def _bn() -> Any:
-    from py_ecc import optimized_bn128
+    from outlayer_localnet.pairing import optimized_bn128
 
     return optimized_bn128
 
@@ -291,7 +291,7 @@ def bn128_pairing_check(elements: list[bytes]) -> bool:
 
 
 def _bls() -> Any:
-    from py_ecc import optimized_bls12_381
+    from outlayer_localnet.pairing import optimized_bls12_381
 
     return optimized_bls12_381
 
@@ -421,7 +421,7 @@ def _bls_map(data: bytes, size: int, name: str, one: Callable[[bytes], bytes | N
 
 
 def _map_fp(raw: bytes) -> bytes | None:
-    from py_ecc.bls.hash_to_curve import clear_cofactor_G1, map_to_curve_G1
+    from outlayer_localnet.pairing import clear_cofactor_G1, map_to_curve_G1
 
     value = _bls_fp(raw)
     if value is None:
@@ -430,7 +430,7 @@ def _map_fp(raw: bytes) -> bytes | None:
 
 
 def _map_fp2(raw: bytes) -> bytes | None:
-    from py_ecc.bls.hash_to_curve import clear_cofactor_G2, map_to_curve_G2
+    from outlayer_localnet.pairing import clear_cofactor_G2, map_to_curve_G2
 
     value = _bls_fp2(raw)
     return None if value is None else _bls_encode(clear_cofactor_G2(map_to_curve_G2(value)), g2=True)
@@ -462,7 +462,7 @@ def _decompress(raw: bytes, *, g2: bool) -> bytes | None:
     body = bytes([raw[0] & 0x1F]) + raw[1:]
     prime = int(bls.field_modulus)
     if g2:
-        from py_ecc.bls.point_compression import modular_squareroot_in_FQ2
+        from outlayer_localnet.pairing import modular_squareroot_in_FQ2
 
         x = _bls_fp2(body)
         y = None if x is None else modular_squareroot_in_FQ2(x * x * x + bls.b2)

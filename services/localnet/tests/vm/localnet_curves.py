@@ -11,11 +11,11 @@ import nacl.signing
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, decode_dss_signature
-from py_ecc import optimized_bls12_381 as bls
-from py_ecc import optimized_bn128 as bn
-from py_ecc.bls.point_compression import modular_squareroot_in_FQ2
 
 from outlayer_localnet import crypto
+from outlayer_localnet.pairing import modular_squareroot_in_FQ2
+from outlayer_localnet.pairing import optimized_bls12_381 as bls
+from outlayer_localnet.pairing import optimized_bn128 as bn
 
 rng = random.Random(0)
 

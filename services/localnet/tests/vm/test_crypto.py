@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 
 import coincurve
 import nacl.signing
@@ -54,8 +56,14 @@ def test_ed25519_low_order_key_is_accepted_as_dalek_does():
     assert crypto.ed25519_verify(neutral + bytes(32), b"anything", neutral)
 
 
+def test_the_pairing_curves_leave_the_recursion_limit_alone():
+    program = "import sys; before = sys.getrecursionlimit(); import outlayer_localnet.pairing; "
+    program += "assert sys.getrecursionlimit() == before"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_pairings_hold_for_generators():
-    from py_ecc import optimized_bls12_381 as bls
+    from outlayer_localnet.pairing import optimized_bls12_381 as bls
 
     g1, g2 = crypto._bls_encode(bls.G1, g2=False), crypto._bls_encode(bls.G2, g2=True)
     minus = crypto._bls_encode(bls.neg(bls.G1), g2=False)
