@@ -77,8 +77,9 @@ format: install ## let ruff rewrite the sources
 
 .PHONY: test
 test: lint ## linters, then every test; what cannot run here is skipped with its reason
+	$(BIN)/pytest -n 2 --dist worksteal -m "not (slow or contracts or e2e)" $(PYTEST_ARGS)
+	$(BIN)/pytest -m e2e $(PYTEST_ARGS)
 	$(BIN)/pytest -m "slow or contracts" $(PYTEST_ARGS)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not (slow or contracts)" $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: install ## the tests of the packages alone, under two minutes

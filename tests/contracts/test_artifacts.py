@@ -160,7 +160,6 @@ def test_any_two_files_can_be_compared(left: bytes, right: bytes) -> None:
 @pytest.mark.contracts
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-@pytest.mark.xdist_group("cargo")
 def test_rebuilt_contracts_equal_committed_bytes() -> None:
     words = [sys.executable, "-m", "tools.wasmbuild", "check", "--allow-current", *map(str, RECIPES)]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

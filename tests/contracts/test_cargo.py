@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACTS = ROOT / "contracts"
 CACHE = Path(os.environ.get("OUTLAYER_CACHE", Path.home() / ".cache" / "outlayer"))
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400), pytest.mark.xdist_group("cargo")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 
 def cargo(*words: str) -> None:

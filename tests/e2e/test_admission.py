@@ -27,7 +27,7 @@ from outlayer_near.sender import Sender
 from outlayer_near.views import RegisterViews
 from tests.e2e.conftest import Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 TGAS = 10**12
 

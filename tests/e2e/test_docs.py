@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.conftest import ROOT, Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 PAGES = sorted(path for kind in ("tutorial", "how-to") for path in (ROOT / "docs" / kind).glob("*.md"))
 # what starts, stops or tests everything is run by other tests, or is what runs this one

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import ARTIFACTS, Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 
 def test_up_prints_what_it_did_and_where_things_are(up_output: str, cli: Cli) -> None:

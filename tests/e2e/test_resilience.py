@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.conftest import ARTIFACTS, Cli
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("stack")]
+pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")

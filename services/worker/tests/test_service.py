@@ -38,10 +38,9 @@ GUESTS = Path(__file__).resolve().parents[3] / "examples" / "artifacts"
 MAIN, OPERATOR, INIT = "outlayer.test", "worker.outlayer.test", "init.outlayer.test"
 NEEDED = [ARTIFACTS / name for name in ("outlayer.wasm", "register.wasm", "caller.wasm")]
 
-pytestmark = [
-    pytest.mark.skipif(not all(path.exists() for path in NEEDED), reason="the built contracts are not here"),
-    pytest.mark.xdist_group("worker-service"),
-]
+pytestmark = pytest.mark.skipif(
+    not all(path.exists() for path in NEEDED), reason="the built contracts are not here"
+)
 
 
 @dataclass
