@@ -31,5 +31,6 @@ def machine() -> SoftwarePlatform:
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
     """A test that runs a command's main() leaves no logger behind that writes to its captured stderr."""
+    before = structlog.get_config()
     yield
-    structlog.reset_defaults()
+    structlog.configure(**before)
