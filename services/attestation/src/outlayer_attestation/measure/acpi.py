@@ -37,15 +37,36 @@ _OVERRIDE_FLAGS: Final = 5  # active high, edge
 
 @dataclass(frozen=True, slots=True)
 class AcpiTables:
-    """The three blobs as the firmware reads and measures them."""
+    """The blobs as the firmware reads and measures them.
+
+    Attributes:
+        loader: ``etc/table-loader``.
+        files: (fw_cfg name, bytes) of every file that the loader allocates, in its order.
+    """
 
     loader: bytes
-    rsdp: bytes
-    tables: bytes
+    files: tuple[tuple[str, bytes], ...]
+
+    @property
+    def rsdp(self) -> bytes:
+        """``etc/acpi/rsdp``."""
+        return self._file(RSDP_FILE)
+
+    @property
+    def tables(self) -> bytes:
+        """``etc/acpi/tables``."""
+        return self._file(TABLES_FILE)
+
+    def _file(self, wanted: str) -> bytes:
+        for name, data in self.files:
+            if name == wanted:
+                return data
+        raise ShapeError(f"the ACPI loader allocates no {wanted}", hint=_HINT)
 
     def measured(self) -> list[tuple[str, bytes]]:
-        """(event name, bytes) in the order of the loader's allocations."""
-        return [("acpi-loader", self.loader), ("acpi-rsdp", self.rsdp), ("acpi-tables", self.tables)]
+        """(event name, bytes) in the order in which the firmware measures them."""
+        names = {RSDP_FILE: "acpi-rsdp", TABLES_FILE: "acpi-tables"}
+        return [("acpi-loader", self.loader)] + [(names.get(n, f"acpi {n}"), data) for n, data in self.files]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +133,26 @@ def rebuild(blob: bytes) -> AcpiTables:
     commands += [_checksum(rsdt), _add_pointer(RSDP_FILE, 16, 4), _add_checksum(RSDP_FILE, 8, 0, RSDP_SIZE)]
     loader = b"".join(commands).ljust(LOADER_SIZE, b"\0")
     rsdp = b"RSD PTR \0BOCHS \0" + struct.pack("<I", rsdt.offset)
-    return AcpiTables(loader, rsdp, bytes(fixed))
+    return AcpiTables(loader, ((RSDP_FILE, rsdp), (TABLES_FILE, bytes(fixed))))
+
+
+def allocated_files(loader: bytes) -> list[str]:
+    """Names of the fw_cfg files that a loader allocates, in its order.
+
+    Raises:
+        ShapeError: the bytes are not a loader.
+    """
+    if len(loader) > LOADER_SIZE or len(loader) % COMMAND_SIZE:
+        raise ShapeError(f"a table loader has up to {LOADER_SIZE} bytes, this one {len(loader)}", hint=_HINT)
+    names = []
+    for offset in range(0, len(loader), COMMAND_SIZE):
+        command = int.from_bytes(loader[offset : offset + 4], "little")
+        if command == 1:
+            raw = loader[offset + 4 : offset + 60].rstrip(b"\0")
+            names.append(raw.decode("latin-1"))
+        elif command > 4:
+            raise ShapeError(f"the table loader has an unknown command {command}", hint=_HINT)
+    return names
 
 
 def with_edge_triggers(blob: bytes) -> AcpiTables:

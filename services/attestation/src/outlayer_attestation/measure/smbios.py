@@ -98,3 +98,37 @@ def with_firmware_structure(qemu_table: bytes, vendor: str, version: str, date: 
     formatted = bytes.fromhex("001a00000102 00e803000800000000000000001c0000ffff0000")
     strings = b"".join(text.encode("ascii") + b"\0" for text in (vendor, version, date))
     return kept + formatted + strings + b"\0" + END_OF_TABLE
+
+
+def with_processor_id(table: bytes, processor_id: bytes) -> bytes:
+    """The table with another processor id (CPUID leaf 1, EAX and EDX, 8 bytes) in each type 4.
+
+    A QEMU that emulates a CPU to dump the table does not know the CPU of the host it is meant for.
+    """
+    if len(processor_id) != 8:
+        raise ShapeError(
+            f"a processor id has 8 bytes, not {len(processor_id)}", hint="EAX and EDX of CPUID 1"
+        )
+    result = bytearray(table)
+    for start, strings, _ in _structures(table):
+        if table[start] == 4 and strings - start >= 16:
+            result[start + 8 : start + 16] = processor_id
+    return bytes(result)
+
+
+def stub_events(table: bytes) -> list[tuple[str, bytes]]:
+    """(name, measured bytes) of the structures that systemd-stub 261 and later measure: types 1, 2 and 11.
+
+    Of type 1 the wake-up type is zeroed; its UUID is not, so the host decides this event.
+    """
+    found = []
+    for wanted in (1, 2, 11):
+        for start, strings, end in _structures(table):
+            if table[start] != wanted:
+                continue
+            data = bytearray(table[start:end])
+            if wanted == 1 and strings - start > 0x18:
+                data[0x18] = 0
+            found.append((f"smbios:type{wanted}", bytes(data)))
+            break
+    return found

@@ -12,6 +12,7 @@ import struct
 import uuid
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from itertools import pairwise
 from typing import Final
 
 from outlayer_attestation.errors import FirmwareError
@@ -157,7 +158,7 @@ def check_sections(sections: tuple[Section, ...], firmware_size: int) -> None:
     if len(hobs) != 1:
         raise FirmwareError(f"TDX metadata has {len(hobs)} TD_HOB sections, not one", hint=_HINT)
     ordered = sorted(sections, key=lambda section: section.memory_address)
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         clear = before.memory_address + before.memory_size <= after.memory_address
         require(clear, after, f"overlaps {before.type.name}")
     measured = sum(section.memory_size for section in sections if section.added and section.measured)
