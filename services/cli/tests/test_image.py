@@ -258,3 +258,34 @@ def test_host_tables_are_taken_from_the_qemu_of_the_shape(
     qemu.chmod(0o755)
     code, _ = files.measure(capsys, host_tables="", qemu=str(qemu))
     assert code == 1
+
+
+def test_a_recorded_boot_is_explained_in_words(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    log = log_of(files, capsys)
+    _, reply = files.measure(capsys)
+    assert run(["--json", "image", "explain", log]) == 0
+    explained = json.loads(capsys.readouterr().out)
+    assert explained["kind"] == "cc"
+    measured = {name: reply["measurements"][name] for name in NAMES[1:4]}
+    assert {name: explained["registers"][name] for name in measured} == measured
+    assert run(["image", "explain", log]) == 0
+    out = capsys.readouterr().out
+    assert "action Exit Boot Services Invocation" in out
+    assert f"RTMR1 = {measured['rtmr1']}" in out
+
+
+def test_something_else_is_no_recorded_boot(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["image", "explain", files.path("uki.efi")]) == 1
+    assert run(["image", "explain", files.path("absent")]) == 3
+
+
+@pytest.mark.parametrize("document", ["shape", "metadata", "host-tables", "runtime-events"])
+def test_each_document_has_a_schema(document: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["image", "schema", document]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    assert "format" in schema["required"]
+    assert schema["additionalProperties"] is False
+
+
+def test_an_unknown_document_has_no_schema() -> None:
+    assert run(["image", "schema", "other"]) == 3

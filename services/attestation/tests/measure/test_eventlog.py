@@ -245,7 +245,7 @@ def test_any_event_has_printable_words(event_type: int, data: bytes, name: str) 
             "variable BootOrder",
         ),
         (types.EFI_ACTION, uefi.EXIT_BOOT_SERVICES, "Exit Boot Services Invocation"),
-        (types.IPL, ".linux\0".encode("utf-16-le"), "boot loader: .linux"),
+        (types.IPL, ".linux\0".encode("utf-16-le"), "boot loader: content of section .linux"),
         (types.HANDOFF_TABLES2, b"\x09TdxTable\0", "TD HOB"),
         (types.EVENT_TAG, struct.pack("<II", 0x8F3B22EC, 13) + b"Linux initrd\0", "initrd (Linux initrd)"),
     ],

@@ -209,3 +209,13 @@ def test_any_bytes_give_the_package_error(data: bytes) -> None:
         with pytest.raises(AttestationError) as raised:
             kind.from_bytes(data)
         assert raised.value.hint
+
+
+def test_a_key_that_stands_twice_is_refused() -> None:
+    text = testing.shape().to_text().replace('"vcpus": 2', '"vcpus": 2, "vcpus": 3')
+    with pytest.raises(ShapeError, match="twice"):
+        VmShape.from_bytes(text)
+
+
+def test_the_schema_names_every_field() -> None:
+    assert set(VmShape.model_json_schema()["properties"]) == set(VmShape.model_fields)

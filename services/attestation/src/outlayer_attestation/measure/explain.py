@@ -120,9 +120,12 @@ def describe(event: Recorded) -> str:
             return _tagged(data) if data else "tagged event (command line or initrd)"
         case types.PLATFORM_CONFIG_FLAGS if data.startswith(b"QEMU FW CFG\0"):
             return f"fw_cfg {_text(data[12:])}"
+        case types.PLATFORM_CONFIG_FLAGS if data == b"ACPI DATA":
+            return "ACPI data that the host's QEMU gave"
+        case types.EFI_ACTION:
+            return f"action {_text(data)}"
         case types.IPL:
-            wide = data.decode("utf-16-le", errors="replace") if len(data) % 2 == 0 else ""
-            return f"boot loader: {_clean(wide) if b'.' in data and wide.isascii() else _text(data)}"
+            return _boot_loader(data, event.digest)
         case _:
             return f"{kind} {_text(data)}".rstrip()
 
@@ -148,6 +151,15 @@ def _variable_name(data: bytes) -> str:
     if length > 256 or 32 + 2 * length > len(data):
         return f"of {guid}"
     return _clean(data[32 : 32 + 2 * length].decode("utf-16-le", errors="replace"))
+
+
+def _boot_loader(data: bytes, digest: bytes) -> str:
+    """systemd-stub records two events per section, both with the section's name as their data."""
+    wide = data.decode("utf-16-le", errors="replace").rstrip("\0") if len(data) % 2 == 0 else ""
+    if wide.startswith(".") and wide.isascii():
+        part = "name" if digest == sha384(wide.encode() + b"\0") else "content"
+        return f"boot loader: {part} of section {_clean(wide)}"
+    return f"boot loader: {_clean(wide) if wide.isascii() and wide.isprintable() and wide else _text(data)}"
 
 
 def _tagged(data: bytes) -> str:

@@ -7,7 +7,6 @@ import base64
 import binascii
 import json
 import zlib
-from pathlib import Path
 from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
@@ -45,7 +44,7 @@ def load_document(
     if len(data) > MAX_DOCUMENT_SIZE:
         raise error(f"{what} has {len(data)} bytes", hint=hint)
     try:
-        value = json.loads(data)
+        value = json.loads(data, object_pairs_hook=_without_repeats)
         return kind.model_validate_json(json.dumps(value))
     except ValidationError as invalid:
         first = invalid.errors(include_url=False)[0]
@@ -54,19 +53,15 @@ def load_document(
     except AttestationError:
         raise
     except (ValueError, RecursionError) as invalid:
-        raise error(f"{what} is not JSON", hint=hint) from invalid
+        raise error(f"{what} is not JSON: {str(invalid)[:120]}", hint=hint) from invalid
 
 
-def read_limited(path: Path, limit: int, error: type[AttestationError]) -> bytes:
-    """The bytes of a file, which may have up to ``limit``."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
-    except OSError as failed:
-        raise error(f"cannot read {path}: {failed.strerror}", hint="check the path") from failed
-    if len(data) > limit:
-        raise error(f"{path} has more than {limit} bytes", hint="is it the right file?")
-    return data
+def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """A JSON object; one that has a key twice says two things."""
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return value
 
 
 def packed(data: bytes) -> str:

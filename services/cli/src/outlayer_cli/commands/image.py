@@ -98,6 +98,57 @@ def measure(
     raise typer.Exit(report.exit_code)
 
 
+@app.command()
+def explain(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(help="A CCEL, a TPM's log, or dstack's event log.")],
+) -> None:
+    """Say what a recorded boot measured, event by event, and the registers that it gives."""
+    from outlayer_attestation.measure import eventlog, replay
+    from outlayer_attestation.measure.explain import describe
+    from outlayer_attestation.measure.registers import RTMR_NAMES
+
+    session: Session = context.obj
+    log = eventlog.parse(_read(file))
+    registers = {name: value.hex() for name, value in zip(RTMR_NAMES, replay.replay(log), strict=True)}
+    events, lines = [], []
+    for event in log.events:
+        register, digest, words = RTMR_NAMES[event.rtmr], event.digest.hex(), describe(event)
+        events.append({"record": event.number, "register": register, "digest": digest, "description": words})
+        lines.append(f"{register.upper()}  {digest[:16]}…  {words}")
+    lines += [f"{name.upper()} = {value}" for name, value in registers.items()]
+    if log.kind is eventlog.LogKind.TPM:
+        lines.append(
+            "A TPM's log lacks the events of a TD's own (TD HOB, CFV, RTMR3): a TD has other registers."
+        )
+    lines.append("A log proves nothing by itself: compare the registers with those of a quote.")
+    session.result({"kind": log.kind.value, "registers": registers, "events": events}, "\n".join(lines))
+
+
+@app.command()
+def schema(
+    context: typer.Context,
+    document: Annotated[str, typer.Argument(help="shape, metadata, host-tables or runtime-events.")],
+) -> None:
+    """Print the JSON schema of a document."""
+    from outlayer_attestation.measure.hosttables import HostTables
+    from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
+    from outlayer_attestation.measure.model import Document
+    from outlayer_attestation.measure.shape import VmShape
+
+    kinds: dict[str, type[Document]] = {
+        "shape": VmShape,
+        "metadata": ImageMetadata,
+        "host-tables": HostTables,
+        "runtime-events": RuntimeEvents,
+    }
+    if document not in kinds:
+        raise UsageError(f"there is no document {document!r}", hint=f"one of {', '.join(kinds)}")
+    value = kinds[document].model_json_schema()
+    session: Session = context.obj
+    session.result(value, json.dumps(value, indent=2))
+
+
 def _refuse_with(option: str, *others: object) -> None:
     if any(other is not None for other in others):
         raise UsageError(
@@ -323,7 +374,7 @@ class _Report:
             table.add_row(name.upper(), shown)
         session.console.print(table)
         if events:
-            session.console.print(self._event_table())
+            self._print_events()
         for difference in self.differences:
             print(difference.text())
         for name, cause in self.causes().items():
@@ -333,20 +384,15 @@ class _Report:
         if self.compared:
             print({EXIT_OK: "AS EXPECTED", EXIT_FAILED: "NOT AS EXPECTED"}.get(self.exit_code, "UNPROVEN"))
 
-    def _event_table(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
+    def _print_events(self) -> None:
+        """Lines, not a table: a digest has 96 digits and should be found by a text search."""
         from outlayer_attestation.measure.event_types import name_of
 
-        table = Table()
-        for column in ("register", "event", "type", "SHA-384", "another value means"):
-            table.add_column(column, overflow="fold")
-        for event in self.prediction.events:
-            cause = Text(event.cause)
-            if event.unverified:
-                cause.append(f" (not verified on hardware: {event.unverified})", style="yellow")
-            table.add_row(
-                f"RTMR{event.rtmr}", Text(event.name), name_of(event.type), event.digest.hex(), cause
-            )
-        return table
+        for rtmr in range(4):
+            events = [event for event in self.prediction.events if event.rtmr == rtmr]
+            for position, event in enumerate(events, 1):
+                print(f"RTMR{rtmr} event {position}: {event.name} ({name_of(event.type)})")
+                print(f"  {event.digest.hex()}")
+                print(f"  another value means: {event.cause}")
+                if event.unverified:
+                    print(f"  not verified on hardware: {event.unverified}")
