@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import hashlib
 import json
@@ -241,6 +242,39 @@ def test_a_td_log_replays_to_its_registers(vector: dict[str, Any]) -> None:
     assert len(log.records) == vector["events"]
     expected = [vector["replay_sha384"].get(f"RTMR{n}", "00" * 48) for n in range(4)]
     assert [value.hex() for value in replay.replay(log)] == expected
+
+
+@pytest.mark.parametrize(
+    ("log_file", "parsed"),
+    [
+        ("CCEL_data_ovmf.gz", "CCEL_data_ovmf_out.json"),
+        ("CCEL_data.gz", "CCEL_data_out.json"),
+        ("CCEL_AAEL_alibabacloud", "CCEL_AAEL_alibabacloud_out.json"),
+    ],
+)
+def test_a_log_is_read_as_another_parser_reads_it(log_file: str, parsed: str) -> None:
+    theirs = load(f"trustee/eventlog/{parsed}")["uefi_event_logs"]
+    ours = eventlog.parse(data(TDX / "trustee" / "eventlog" / log_file)).records
+    assert [(r.index, r.digests[eventlog.SHA384].hex(), r.data) for r in ours] == [
+        (e["index"], e["digests"][0]["digest"], base64.b64decode(e["event"])) for e in theirs
+    ]
+
+
+@pytest.mark.parametrize(
+    ("log_file", "temporary_memory", "memory"),
+    [
+        ("dstack/cc-eventlog/ccel.bin.gz", (0x811000, 0xF000), 1),
+        ("trustee/eventlog/CCEL_data_ovmf.gz", (0x810000, 0x10000), 2),
+        ("go-eventlog/ccel/CCEL_unpadded.data.bin", (0x810000, 0x10000), 8),
+    ],
+)
+def test_the_td_hob_of_a_real_log_is_the_predicted_one(
+    log_file: str, temporary_memory: tuple[int, int], memory: int
+) -> None:
+    start, size = temporary_memory
+    firmware = firmware_digests(f"temp_mem {start:#x}/{size:#x}")
+    first = eventlog.parse(data(TDX / log_file)).events[0]
+    assert first.digest == sha384(hob.td_hob(memory * 1024**3, firmware.memory_sections()))
 
 
 @pytest.mark.parametrize("name", sorted(BOOTS))

@@ -30,6 +30,7 @@ from outlayer_attestation.measure.image import (
     NamedDigest,
     SetupHeader,
 )
+from outlayer_attestation.measure.model import MAX_DOCUMENT_SIZE
 from outlayer_attestation.measure.registers import sha384
 from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measure.shape import FORMAT as SHAPE_FORMAT
@@ -93,6 +94,8 @@ def parse_vm(data: bytes | str) -> DstackVm:
 
 
 def _configuration(data: bytes | str) -> dict[str, Any]:
+    if len(data) > MAX_DOCUMENT_SIZE:
+        raise MetadataError(f"the vm_config has {len(data)} bytes", hint=_HINT)
     try:
         value = json.loads(data)
         if isinstance(value, dict) and "vm_config" in value:
