@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
 import socket
 import sys
@@ -11,13 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from outlayer_attestation.errors import ShapeError
 from outlayer_attestation.measure import acpi, qtest, testing
 from outlayer_attestation.measure.hosttables import SMBIOS_FILE
-from outlayer_attestation.measure.shape import BAR_ADDRESS
+from outlayer_attestation.measure.shape import BAR_ADDRESS, Attachments
 
 
 class FakeQemu:
@@ -163,16 +166,114 @@ def test_a_program_that_is_not_there_is_an_error_with_a_hint(tmp_path: Path) -> 
     assert raised.value.hint
 
 
-def test_a_real_qemu_gives_tables_that_the_loader_follows_from() -> None:
-    found = shutil.which("qemu-system-x86_64")
+# --- a real QEMU, where there is one -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real_qemu() -> tuple[Path, str]:
+    """A QEMU of the versions that run TDs: ``$OUTLAYER_QEMU``, or the one on PATH."""
+    found = os.environ.get("OUTLAYER_QEMU") or shutil.which("qemu-system-x86_64")
     if found is None:
         pytest.skip("qemu-system-x86_64 is not installed")
     version = qtest.qemu_version(Path(found))
-    if not (8, 0, 0) <= tuple(map(int, version.split("."))) < (12, 0, 0):
+    if not 8 <= int(version.split(".")[0]) < 12:
         pytest.skip(f"QEMU {version} is not one of 8 to 11")
+    return Path(found), version
+
+
+def acpi_only(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: data for name, data in files.items() if name != SMBIOS_FILE}
+
+
+def test_a_real_qemu_gives_tables_that_the_loader_follows_from(real_qemu: tuple[Path, str]) -> None:
+    program_path, version = real_qemu
     devices = ({"kind": "vsock"}, {"kind": "disk", "name": "d"}, {"kind": "passthrough", "name": "gpu"})
     shape = testing.shape(qemu=version, devices=devices)
-    tables = qtest.dump_host_tables(Path(found), shape).acpi_tables(shape)
+    tables = qtest.dump_host_tables(program_path, shape).acpi_tables(shape)
     assert acpi.rebuild(tables.tables) == tables
     other = testing.shape(qemu=version, devices=devices, vcpus=3)
-    assert qtest.dump_host_tables(Path(found), other).acpi_tables(other).loader != tables.loader
+    assert qtest.dump_host_tables(program_path, other).acpi_tables(other).loader != tables.loader
+
+
+def test_the_devices_that_the_vm_gets_have_the_tables_of_those_that_stand_for_them(
+    real_qemu: tuple[Path, str], tmp_path: Path
+) -> None:
+    """The command of the VM itself, without what needs TDX and KVM, gives the same tables as the dump."""
+    program_path, version = real_qemu
+    devices = (
+        {"kind": "disk", "name": "data"},
+        {"kind": "network", "name": "net"},
+        {"kind": "rng"},
+        {"kind": "share", "name": "host"},
+    )
+    shape = testing.shape(qemu=version, devices=devices, pci_hole64_size=2**42, bridge_hotplug=False)
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1024 * 1024))
+    attachments = Attachments(
+        firmware=Path("unused"),
+        kernel=Path("unused"),
+        disks={"data": disk},
+        networks={"net": "user"},
+        shares={"host": tmp_path},
+        serial="null",
+    )
+    command = shape.command(attachments)[1:]
+    kept: list[str] = []
+    for option, value in zip(command[::2], command[1::2], strict=False):
+        if option in ("-accel", "-bios", "-kernel") or "tdx-guest" in value:
+            continue
+        kept += [option, "qemu64,phys-bits=46" if option == "-cpu" else value]
+    text = " ".join(kept).replace(",kernel-irqchip=split,confidential-guest-support=tdx", "")
+    theirs = qtest.dump_files(program_path, text.split(" "), shape.bar_slot())
+    ours = qtest.dump_files(program_path, shape.dump_arguments(), shape.bar_slot())
+    assert acpi_only(theirs) == acpi_only(ours)
+
+
+FIVE = ({"kind": "rng"},) * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("virtee-canonical-defaults", {"vcpus": 4, "devices": ()}),
+        (
+            "virtee-q35-with-hpet",
+            {
+                "vcpus": 8,
+                "memory_mib": 4096,
+                "hpet": True,
+                "serial": False,
+                "pci_hole64_size": 2**42,
+                "devices": FIVE[:3],
+            },
+        ),
+        ("dstack-tdx-lite", {"pic": True, "devices": FIVE}),
+        ("dstack-v0.5.5-1c2g", {"vcpus": 1, "pic": True, "devices": FIVE}),
+        (
+            "dstack-quote-report-gpu",
+            {
+                "vcpus": 16,
+                "memory_mib": 65536,
+                "bridge_hotplug": False,
+                "pci_hole64_size": 2**44,
+                "devices": (*FIVE, {"kind": "passthrough", "name": "gpu"}),
+            },
+        ),
+    ],
+)
+def test_a_shape_gives_the_tables_of_arguments_that_were_checked_against_quotes(
+    real_qemu: tuple[Path, str], name: str, fields: dict[str, Any]
+) -> None:
+    vectors = Path(__file__).resolve().parents[5] / "shared" / "vectors" / "tdx" / "acpi-qtest"
+    if not vectors.is_dir():
+        pytest.skip("the shared vectors are not beside the repository (../shared/vectors)")
+    program_path, version = real_qemu
+    [vector] = [v for v in json.loads((vectors / "rtmr0.json").read_bytes()) if v["name"] == name]
+    arguments = list(vector["qemu_args"])
+    firmware = arguments.index("-bios")
+    del arguments[firmware : firmware + 2]
+    bar = 1 if vector["emulated_bar"] else None
+    theirs = qtest.dump_files(program_path, [*arguments, "-display", "none"], bar)
+    shape = testing.shape(qemu=version, **fields)
+    ours = qtest.dump_files(program_path, shape.dump_arguments(), shape.bar_slot())
+    assert acpi_only(ours) == acpi_only(theirs)

@@ -40,6 +40,8 @@ def shapes(draw: st.DrawFn) -> VmShape:
         if kind not in ("vsock", "rng"):
             device["name"] = f"d{number}"
         devices.append(device)
+    if devices and all(device["kind"] == "passthrough" for device in devices):
+        devices.append({"kind": "rng"})
     return testing.shape(
         vcpus=draw(st.integers(1, 255)),
         memory_mib=draw(st.integers(512, 1024 * 1024)),
@@ -165,6 +167,7 @@ def test_a_missing_or_extra_attachment_is_refused(changes: dict[str, Any]) -> No
         {"devices": ({"kind": "vsock"}, {"kind": "vsock"})},
         {"devices": ({"kind": "disk", "name": "a"}, {"kind": "disk", "name": "a"})},
         {"devices": ({"kind": "tpm"},)},
+        {"devices": ({"kind": "passthrough", "name": "gpu"},)},
         {"devices": ({"kind": "rng"},) * 31},
         {"devices": ({"kind": "disk", "name": "a,file=/etc/shadow"},)},
         {"firmware": {"edk2": 202508}},

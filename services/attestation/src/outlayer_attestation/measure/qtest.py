@@ -170,13 +170,17 @@ def dump_host_tables(program: Path, shape: VmShape) -> HostTables:
             hint="the version decides the tables: use that QEMU, or change the shape and its measurements",
         )
     arguments = shape.dump_arguments()
+    return HostTables.make(version, arguments, dump_files(program, arguments, shape.bar_slot()))
+
+
+def dump_files(program: Path, arguments: list[str], bar_slot: int | None) -> dict[str, bytes]:
+    """The same for any arguments: fw_cfg name -> bytes. Raises ``ShapeError``."""
     with tempfile.TemporaryDirectory(prefix="outlayer-qtest-") as folder:
         path = Path(folder) / "socket"
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
             listener.bind(str(path))
             listener.listen(1)
-            files = _dialogue(listener, program, arguments, path, shape.bar_slot())
-    return HostTables.make(version, arguments, files)
+            return _dialogue(listener, program, arguments, path, bar_slot)
 
 
 def _dialogue(

@@ -151,6 +151,8 @@ class VmShape(Document):
             raise ValueError("two devices have the same name")
         if sum(isinstance(device, VsockDevice) for device in self.devices) > 1:
             raise ValueError("a VM has one vsock device")
+        if self.devices and all(isinstance(device, PassthroughDevice) for device in self.devices):
+            raise ValueError("passed-through devices alone are not predicted: add one on the root bus")
         if self.firmware.edk2 >= 202505 and (self.firmware.smbios is None or self.processor_id is None):
             raise ValueError("from edk2 202505 on firmware.smbios and processor_id are measured: name them")
         return self
@@ -223,7 +225,7 @@ class VmShape(Document):
         return arguments
 
     def bar_slot(self) -> int | None:
-        """Slot of the first device that OVMF gives a 64-bit BAR, if there is one on the root bus."""
+        """Slot of the first device on the root bus; its 64-bit BAR opens the window that the tables name."""
         for index, device in enumerate(self.devices):
             if not isinstance(device, PassthroughDevice):
                 return FIRST_SLOT + index
