@@ -27,12 +27,14 @@ from outlayer_attestation.measure import (
     replay,
     smbios,
     tdvf,
+    testing,
     uefi,
     uki,
 )
 from outlayer_attestation.measure.hosttables import HostTables
 from outlayer_attestation.measure.image import FirmwareDigests, UkiImage
 from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
+from outlayer_attestation.measure.model import unpacked
 from outlayer_attestation.measure.registers import Event, extend, sha384
 from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measure.shape import FirmwareProfile, VmShape
@@ -434,6 +436,39 @@ def test_a_software_boot_of_a_kernel_has_the_predicted_rtmr1_and_rtmr2() -> None
     )
     assert hexes(predict.rtmr1_events(direct, shape)) == events_of(1, log)
     assert hexes(predict.rtmr2_events(direct, shape)) == events_of(2, log)
+
+
+def test_every_event_of_a_boot_in_the_newer_layout_is_the_predicted_one() -> None:
+    """Boot A: edk2 202608, systemd-stub 262, QEMU 11.1.3; what a TPM cannot have is left out."""
+    vector = json.loads((Path(__file__).parent / "vectors" / "tables-qemu-11.1.3-tpm.json").read_text())
+    files = {name: unpacked(text, acpi.MAX_BLOB_SIZE) for name, text in vector["tables"].items()}
+    loader = files[acpi.LOADER_FILE]
+    tables = acpi.AcpiTables(loader, tuple((name, files[name]) for name in acpi.allocated_files(loader)))
+    profile = {"edk2": 202608, "smbios": {"vendor": "v", "version": "v", "date": "d"}}
+    vm = small_shape(memory_mib=1024, devices=(), firmware=profile, processor_id="00" * 8)
+    prediction = predict.predict(
+        image.firmware_digests(testing.firmware(), vm.firmware),
+        uki_of_boot("uki.efi"),
+        vm,
+        tables,
+        [],
+        (TDX / "tcg-swtpm" / "A.dmi.bin").read_bytes(),
+    )
+    log = eventlog.parse((TDX / "tcg-swtpm" / "A.evlog.bin").read_bytes())
+    assert explain.compare(prediction.events, log) == []
+
+
+def test_a_uki_in_a_real_td_has_the_events_of_its_stub_in_their_order() -> None:
+    """A log of a cloud's TD with systemd-stub up to 257: names in order, the inner kernel after them."""
+    log = eventlog.parse(data(TDX / "trustee" / "eventlog" / "CCEL_data_grub_gke.gz"))
+    names = {sha384(name.encode() + b"\0"): name for name in uki.SECTIONS}
+    measured = [event for event in log.events if event.rtmr == 2]
+    listed = [names[event.digest] for event in measured[::2]]
+    assert listed == [name for name in uki.SECTIONS if name in listed]
+    fields = uki_of_boot("uki.efi").model_dump() | {"stub": 257}
+    predicted = predict.rtmr1_events(UkiImage.model_validate(fields), small_shape(devices=()))
+    tail = [event.type for event in log.events if event.rtmr == 1][-3:]
+    assert [event.type for event in predicted][-3:] == tail
 
 
 @pytest.mark.parametrize("name", ["A", "I"])

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="VM images and what they measure.", no_args_is_help=True)
 
-_MAX_JSON = 16 * 1024 * 1024
+_MAX_DOCUMENT = 16 * 1024 * 1024
+_MAX_FIRMWARE = 64 * 1024 * 1024
+_MAX_KERNEL = 256 * 1024 * 1024
 
 
 @app.callback()
@@ -157,11 +159,11 @@ def _refuse_with(option: str, *others: object) -> None:
         )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, limit: int = _MAX_DOCUMENT) -> bytes:
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
-    if path.stat().st_size > _MAX_JSON:
-        raise UsageError(f"{path} has more than {_MAX_JSON} bytes", hint="is it the right file?")
+    if path.stat().st_size > limit:
+        raise UsageError(f"{path} has more than {limit} bytes", hint="is it the right file?")
     return path.read_bytes()
 
 
@@ -207,7 +209,7 @@ def _file_parts(
             hint="see: outlayer image measure --help",
         )
     shape = VmShape.from_bytes(_read(shape_file))
-    firmware_digests = image.firmware_digests(bytes(_mapped(firmware)), shape.firmware)
+    firmware_digests = image.firmware_digests(_read(firmware, _MAX_FIRMWARE), shape.firmware)
     if uki is not None:
         if initrd is not None or cmdline is not None:
             raise UsageError(
@@ -222,7 +224,7 @@ def _file_parts(
     patch = None
     if shape.patches_setup_header:
         patch = linux.SetupHeaderPatch(shape.memory, 0 if ramdisk is None else len(ramdisk))
-    return shape, firmware_digests, image.direct_digests(bytes(_mapped(kernel)), ramdisk, text, patch)
+    return shape, firmware_digests, image.direct_digests(_read(kernel, _MAX_KERNEL), ramdisk, text, patch)
 
 
 def _command_line(path: Path) -> str:
