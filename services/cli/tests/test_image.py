@@ -289,3 +289,44 @@ def test_each_document_has_a_schema(document: str, capsys: pytest.CaptureFixture
 
 def test_an_unknown_document_has_no_schema() -> None:
     assert run(["image", "schema", "other"]) == 3
+
+
+EVENTS = {
+    "format": "outlayer/runtime-events/v1",
+    "digest_version": 1,
+    "events": [{"name": "app-id"}, {"name": "compose-hash"}, {"name": "instance-id", "payload": "ab"}],
+}
+
+
+def test_an_app_compose_fills_the_events_of_a_dstack_application(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = files.write("events.json", json.dumps(EVENTS).encode())
+    seen = []
+    for compose in (b"{}", b"{ }"):
+        app = files.write("app-compose.json", compose)
+        code, reply = files.measure(
+            capsys, "--events", role="", config="", runtime_events=events, app_compose=app
+        )
+        assert code == 0
+        seen.append(reply["measurements"])
+    assert {name for name in NAMES if seen[0][name] != seen[1][name]} == {"rtmr3"}
+
+
+def test_an_app_compose_that_is_not_the_named_one_fails(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [{"name": "compose-hash", "payload": "00" * 32}]
+    events = files.write("events.json", json.dumps(EVENTS | {"events": named}).encode())
+    app = files.write("app-compose.json", b"{}")
+    code, _ = files.measure(capsys, role="", config="", runtime_events=events, app_compose=app)
+    assert code == 1
+    code, _ = files.measure(capsys, app_compose=app)
+    assert code == 3
+
+
+def test_a_file_that_is_too_large_is_not_read(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    with Path(files.path("firmware.fd")).open("r+b") as file:
+        file.truncate(65 * 1024**2)
+    code, _ = files.measure(capsys)
+    assert code == 3

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from outlayer_attestation.errors import MetadataError, ShapeError
 from outlayer_attestation.measure import cbor, dstack
+from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measure.tdvf import PageOrder, SectionType
 
 
@@ -207,7 +208,7 @@ def test_a_damaged_measurement_is_read_or_refused(data: st.DataObject) -> None:
         assert error.hint
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(value=st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda v: st.lists(v, max_size=3)))
 @pytest.mark.parametrize("name", sorted(config()))
 def test_a_field_of_another_kind_is_refused(name: str, value: Any) -> None:
@@ -227,3 +228,15 @@ def test_an_instance_id_follows_from_the_seed_and_the_app_id() -> None:
     assert dstack.instance_id(b"s" * 20, b"a" * 20) == hashlib.sha256(b"s" * 20 + b"a" * 20).digest()[:20]
     with pytest.raises(ShapeError):
         dstack.instance_id(b"", b"a" * 20)
+
+
+def test_an_app_compose_fills_its_events_and_contradicts_others() -> None:
+    template = [RuntimeEvent(name, b"") for name in ("system-preparing", "app-id", "compose-hash")]
+    filled = dstack.with_app_compose(template, b"{}")
+    digest = hashlib.sha256(b"{}").digest()
+    assert [event.payload for event in filled] == [b"", digest[:20], digest]
+    assert dstack.with_app_compose(filled, b"{}") == filled
+    for events, compose in ((filled, b"{ }"), (template[:1], b"{}")):
+        with pytest.raises(MetadataError) as raised:
+            dstack.with_app_compose(events, compose)
+        assert raised.value.hint

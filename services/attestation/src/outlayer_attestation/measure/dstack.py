@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -316,3 +316,29 @@ def app_events(
     if storage is not None:
         events.append(RuntimeEvent("storage-fs", storage.encode()))
     return (*events, RuntimeEvent("system-ready", b""), *more)
+
+
+def with_app_compose(events: Iterable[RuntimeEvent], app_compose: bytes) -> tuple[RuntimeEvent, ...]:
+    """The events with the payloads that follow from an app-compose filled in where they are empty.
+
+    Raises:
+        MetadataError: there is no ``compose-hash`` among them, or it is of another app-compose.
+    """
+    digest = bytes.fromhex(compose_hash(app_compose))
+    filled = []
+    for event in events:
+        payload = event.payload
+        if event.name == "compose-hash":
+            payload = payload or digest
+            if payload != digest:
+                raise MetadataError(
+                    f"the runtime events have the compose-hash {payload.hex()},"
+                    f" the app-compose {digest.hex()}",
+                    hint="the hash is over the exact bytes on the host: tools that reformat the file change it",
+                )
+        elif event.name == "app-id":
+            payload = payload or digest[:20]
+        filled.append(RuntimeEvent(event.name, payload))
+    if not any(event.name == "compose-hash" for event in filled):
+        raise MetadataError("the runtime events have no compose-hash", hint="add it where dstack extends it")
+    return tuple(filled)

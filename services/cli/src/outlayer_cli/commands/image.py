@@ -56,6 +56,9 @@ def measure(
     role: Annotated[str | None, typer.Option(help="The image's role, for RTMR3.")] = None,
     config: Annotated[Path | None, typer.Option(help="Its configuration document, for RTMR3.")] = None,
     runtime_events: Annotated[Path | None, typer.Option(help="Or the events of RTMR3 (JSON).")] = None,
+    app_compose: Annotated[
+        Path | None, typer.Option(help="An app-compose.json: fills compose-hash and app-id of those events.")
+    ] = None,
     events: Annotated[bool, typer.Option("--events", help="List every event.")] = False,
     expect: Annotated[Path | None, typer.Option(help="Measurements to compare with (JSON).")] = None,
     event_log: Annotated[
@@ -68,7 +71,7 @@ def measure(
     from outlayer_attestation.measure.metadata import ImageMetadata
 
     session: Session = context.obj
-    runtime = _runtime(role, config, runtime_events)
+    runtime = _runtime(role, config, runtime_events, app_compose)
     if metadata is not None:
         _refuse_with("--metadata", firmware, uki, kernel, initrd, cmdline, shape, dstack, host_tables, qemu)
         document = ImageMetadata.from_bytes(_read(metadata))
@@ -177,14 +180,25 @@ def _mapped(path: Path) -> memoryview:
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
-def _runtime(role: str | None, config: Path | None, events: Path | None) -> RuntimeEvents | None:
+def _runtime(
+    role: str | None, config: Path | None, events: Path | None, app_compose: Path | None
+) -> RuntimeEvents | None:
+    from outlayer_attestation.measure.dstack import with_app_compose
     from outlayer_attestation.measure.metadata import RuntimeEvents
     from outlayer_attestation.measure.runtime import role_events
 
     if events is not None:
         if role is not None or config is not None:
             raise UsageError("--runtime-events comes without --role and --config")
-        return RuntimeEvents.from_bytes(_read(events))
+        given = RuntimeEvents.from_bytes(_read(events))
+        if app_compose is None:
+            return given
+        return RuntimeEvents.make(with_app_compose(given.runtime(), _read(app_compose)), given.digest_version)
+    if app_compose is not None:
+        raise UsageError(
+            "--app-compose comes with --runtime-events",
+            hint="RTMR3 of a dstack VM also holds its instance and key provider: name them there",
+        )
     if (role is None) != (config is None):
         raise UsageError("--role and --config go together", hint="RTMR3 holds the role and the configuration")
     if role is None or config is None:
