@@ -80,6 +80,7 @@ def test_a_person_reads_five_registers_and_what_hardware_has_to_show(
         assert name.upper() in out
     assert "not verified on hardware" in " ".join(out.split())
     assert "acpi-tables" in out
+    assert "MRTD on a host that adds pages in two-pass order" in out
 
 
 def test_the_events_are_listed_on_request(files: Files, capsys: pytest.CaptureFixture[str]) -> None:

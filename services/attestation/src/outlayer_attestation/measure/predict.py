@@ -34,7 +34,7 @@ SEEN_ON_HARDWARE: Final[Mapping[str, str]] = {
 }
 """MRTDs that stand in a quote of a real TDX host whose RTMR0, event by event, is what is predicted here."""
 
-HARDWARE_NOTE: Final = "not verified on hardware"
+NOT_VERIFIED: Final = "not verified on hardware"
 
 
 @dataclass(frozen=True, slots=True)

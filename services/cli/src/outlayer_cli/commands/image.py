@@ -374,6 +374,8 @@ class _Report:
         from rich.table import Table
         from rich.text import Text
 
+        from outlayer_attestation.measure.predict import NOT_VERIFIED
+
         shape = self.document.shape
         table = Table(title=f"{shape.name}: {shape.vcpus} vCPU, {shape.memory_mib} MiB, QEMU {shape.qemu}")
         table.add_column("register")
@@ -386,9 +388,12 @@ class _Report:
             elif name in self.wrong:
                 shown.append(f"\nexpected {self.wrong[name][1]}", style="bold red")
             for note in notes[name]:
-                shown.append(f"\nnot verified on hardware: {note}", style="yellow")
+                shown.append(f"\n{NOT_VERIFIED}: {note}", style="yellow")
             table.add_row(name.upper(), shown)
         session.console.print(table)
+        for order, value in self.prediction.mrtd.items():
+            if order is not self.prediction.page_add:
+                print(f"MRTD on a host that adds pages in {order.value} order: {value}")
         if events:
             self._print_events()
         for difference in self.differences:
@@ -403,6 +408,7 @@ class _Report:
     def _print_events(self) -> None:
         """Lines, not a table: a digest has 96 digits and should be found by a text search."""
         from outlayer_attestation.measure.event_types import name_of
+        from outlayer_attestation.measure.predict import NOT_VERIFIED
 
         for rtmr in range(4):
             events = [event for event in self.prediction.events if event.rtmr == rtmr]
@@ -411,4 +417,4 @@ class _Report:
                 print(f"  {event.digest.hex()}")
                 print(f"  another value means: {event.cause}")
                 if event.unverified:
-                    print(f"  not verified on hardware: {event.unverified}")
+                    print(f"  {NOT_VERIFIED}: {event.unverified}")
