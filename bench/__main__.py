@@ -13,6 +13,7 @@ from typing import Any
 from bench.calls import measure_calls
 from bench.gas import measure_gas
 from bench.guests import measure_guests
+from bench.measure import measure_prediction
 from outlayer_cli.layout import Stack, default_state
 from outlayer_cli.payment_keys import choose_key
 
@@ -51,6 +52,12 @@ def main() -> None:
     for method, parts in gas.items():
         print(f"{method}: {parts['contract']} Tgas in the contract, {parts['all']} in all")
     _write("gas", gas)
+    prediction = measure_prediction()
+    print(
+        f"measurements of an image of {prediction['image_mib']} MiB: {prediction['prediction_s']} s, "
+        f"{prediction['ratio_to_baseline']} of hashing it once"
+    )
+    _write("measure", prediction)
 
 
 if __name__ == "__main__":

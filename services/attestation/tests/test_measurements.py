@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from outlayer_attestation import simulated
 from outlayer_attestation.errors import MeasurementError
+from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measurements import Measurements
 
 REGISTER = st.binary(min_size=48, max_size=48).map(bytes.hex)
@@ -72,7 +73,7 @@ def test_the_role_moves_rtmr3_only() -> None:
 
 def test_the_digest_of_an_event_is_that_of_dstack_version_2() -> None:
     text = '{"name":"role","payload":"776f726b6572","type":134217729}'
-    assert simulated.event_digest_v2("role", b"worker") == hashlib.sha384(text.encode()).digest()
+    assert RuntimeEvent("role", b"worker").digest_v2() == hashlib.sha384(text.encode()).digest()
 
 
 def package(root: Path, name: str, files: dict[str, str]) -> None:

@@ -46,3 +46,23 @@ class PlatformError(AttestationError):
 
 class GuestAgentError(AttestationError):
     """The dstack guest agent does not answer, or answers with something else than a quote."""
+
+
+class FirmwareError(AttestationError):
+    """A firmware file whose TDX metadata, firmware volume or variable store cannot be read."""
+
+
+class ImageError(AttestationError):
+    """A kernel, unified kernel image or other PE file that cannot be read or would not boot as described."""
+
+
+class EventLogError(AttestationError):
+    """Bytes that are not an event log of a known format."""
+
+
+class ShapeError(AttestationError):
+    """A VM shape that cannot be rendered, or host tables that are not those of the shape."""
+
+
+class MetadataError(AttestationError):
+    """Published image metadata that is not of a known format, or contradicts itself."""

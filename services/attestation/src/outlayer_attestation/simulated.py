@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from outlayer_attestation.errors import MeasurementError
-from outlayer_attestation.measurements import REGISTER_SIZE, Measurements
+from outlayer_attestation.measure.registers import extend
+from outlayer_attestation.measure.runtime import RuntimeEvent
+from outlayer_attestation.measurements import Measurements
 
 ROLE_PACKAGES: dict[str, tuple[str, ...]] = {
     "worker": ("outlayer_attestation", "outlayer_near", "outlayer_worker"),
@@ -24,7 +26,6 @@ ROLE_PACKAGES: dict[str, tuple[str, ...]] = {
 """Packages whose source is "the image" of a role."""
 
 _TAG = b"outlayer/simulated-measurement/v1"
-_EVENT_TYPE = 0x08000001
 _SKIPPED_SUFFIXES = {".pyc", ".pyo"}
 
 
@@ -49,29 +50,15 @@ def predict_simulated_measurements(role: str, code_digest: bytes) -> Measurement
     events = [("role", role.encode()), ("config", code_digest), ("ready", b"")]
     return Measurements(
         mrtd=_digest("firmware").hex(),
-        rtmr0=_extend([_digest("shape")]).hex(),
-        rtmr1=_extend([_digest("kernel", code_digest)]).hex(),
-        rtmr2=_extend([_digest("command line"), _digest("initrd", code_digest)]).hex(),
-        rtmr3=_extend([event_digest_v2(name, payload) for name, payload in events]).hex(),
+        rtmr0=extend([_digest("shape")]).hex(),
+        rtmr1=extend([_digest("kernel", code_digest)]).hex(),
+        rtmr2=extend([_digest("command line"), _digest("initrd", code_digest)]).hex(),
+        rtmr3=extend([RuntimeEvent(name, payload).digest_v2() for name, payload in events]).hex(),
     )
-
-
-def event_digest_v2(name: str, payload: bytes) -> bytes:
-    """Digest of an RTMR3 event, dstack version 2 (48 bytes)."""
-    event = {"name": name, "payload": payload.hex(), "type": _EVENT_TYPE}
-    text = json.dumps(event, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha384(text.encode()).digest()
 
 
 def _digest(part: str, *data: bytes) -> bytes:
     return hashlib.sha384(b"\0".join([_TAG, part.encode(), *data])).digest()
-
-
-def _extend(digests: Iterable[bytes]) -> bytes:
-    register = bytes(REGISTER_SIZE)
-    for digest in digests:
-        register = hashlib.sha384(register + digest).digest()
-    return register
 
 
 def installed_code_digest(packages: Iterable[str]) -> bytes:

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from outlayer_cli import layout
-from outlayer_cli.commands import calls, keys, project, stack, verify
+from outlayer_cli.commands import calls, image, keys, project, stack, verify
 from outlayer_cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from outlayer_cli.session import Session
 
@@ -33,6 +33,7 @@ calls.register(app)
 app.add_typer(project.app, name="project")
 app.add_typer(keys.app, name="keys")
 app.add_typer(verify.app, name="verify")
+app.add_typer(image.app, name="image")
 
 
 @app.callback()
