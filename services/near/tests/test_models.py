@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Models of the contracts' JSON, and the calls that are built of them."""
+"""Models of the contracts' JSON."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
@@ -12,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from outlayer_near import calls
-from outlayer_near.errors import CodecError
+from outlayer_near.errors import ModelError
 from outlayer_near.models import (
     DEFAULT_MAX_EXECUTION_SECONDS,
     DEFAULT_MAX_INSTRUCTIONS,
@@ -39,7 +37,6 @@ from outlayer_near.models import (
     to_json_text,
     wasm_url_source,
 )
-from outlayer_near.primitives import FunctionCall
 
 text = st.text(max_size=12)
 u64 = st.integers(0, 2**64 - 1)
@@ -262,134 +259,15 @@ def test_r10_a_request_whose_optional_members_are_null_is_read():
     ],
 )
 def test_a_source_is_exactly_one_of_three(source):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ModelError, match=r"RequestData\.code_source") as refused:
         RequestData.parse(request_json(code_source=source))
+    assert refused.value.hint
 
 
 def test_a_measurement_set_is_active_from_its_first_second_until_before_its_last():
     window = MeasurementSet(id=0, measurements={}, not_before=10, not_after=20)
     assert [window.active_at(now) for now in (9, 10, 19, 20)] == [False, True, True, False]
     assert MeasurementSet(id=0, measurements={}).active_at(0)
-
-
-# -- calls ---------------------------------------------------------------------------------------------
-
-USED = ResourceMetrics(instructions=5, time_ms=6)
-
-
-def arguments(action: FunctionCall) -> Any:
-    return json.loads(action.args)
-
-
-def test_a_request_has_the_arguments_of_the_abi():
-    action = calls.request_execution(
-        project_source("alice.test/echo"),
-        input_data='{"city":"Tōkyō"}',
-        resource_limits={"max_instructions": 5},
-        response_format="Json",
-        secrets_ref=SecretsReference(profile="default", account_id="alice.test"),
-        params=RequestParams(attached_usd=100000),
-        deposit=9,
-    )
-    assert (action.method_name, action.deposit, action.gas) == ("request_execution", 9, 300 * 10**12)
-    assert arguments(action) == {
-        "source": {"Project": {"project_id": "alice.test/echo"}},
-        "resource_limits": {"max_instructions": 5},
-        "input_data": '{"city":"Tōkyō"}',
-        "secrets_ref": {"profile": "default", "account_id": "alice.test"},
-        "response_format": "Json",
-        "payer_account_id": None,
-        "params": {
-            "force_rebuild": False,
-            "store_on_fastfs": False,
-            "compile_only": False,
-            "attached_usd": "100000",
-        },
-    }
-
-
-def test_r1_a_request_cannot_name_a_storage_namespace():
-    assert "project_uuid" not in RequestParams.model_fields
-
-
-@given(st.recursive(st.none() | u64 | text, lambda inner: st.lists(inner, max_size=3), max_leaves=6))
-def test_a_json_output_arrives_byte_for_byte(value):
-    written = json.dumps(value, indent=1).encode()
-    action = calls.resolve_execution(7, success=True, output=calls.json_output(written), resources=USED)
-    assert written in action.args
-    assert arguments(action) == {
-        "request_id": 7,
-        "response": {
-            "success": True,
-            "output": {"Json": value},
-            "error": None,
-            "resources_used": {"instructions": 5, "time_ms": 6, "compile_time_ms": None},
-            "compilation_note": None,
-            "refund_usd": None,
-        },
-    }
-
-
-def test_an_empty_json_output_is_refused():
-    with pytest.raises(CodecError):
-        calls.json_output(b"  ")
-
-
-def test_text_and_bytes_outputs_and_failures_have_their_forms():
-    for output, form in (
-        (calls.text_output('a "b" ä'), {"Text": 'a "b" ä'}),
-        (calls.bytes_output(b"\x00\xff"), {"Bytes": [0, 255]}),
-        (None, None),
-    ):
-        action = calls.resolve_execution(1, success=False, output=output, error="no", resources=USED)
-        assert arguments(action)["response"]["output"] == form
-        assert arguments(action)["response"]["error"] == "no"
-
-
-def test_r7_a_large_result_carries_its_refund():
-    action = calls.submit_execution_output_and_resolve(
-        3, success=True, output=calls.json_output(b"{}"), resources=USED, refund_usd=12
-    )
-    assert action.method_name == "submit_execution_output_and_resolve"
-    assert (arguments(action)["request_id"], arguments(action)["refund_usd"]) == (3, 12)
-
-
-def _example(parameter: inspect.Parameter) -> Any:
-    examples: dict[str, Any] = {
-        "int": 1,
-        "str": "x",
-        "bool": True,
-        "bytes": b"q",
-        "ExecutionSource": wasm_url_source("u", "h"),
-        "Output": calls.json_output(b"1"),
-        "ResourceMetrics": USED,
-        "Sequence[int]": [1],
-        "Sequence[str]": ["k"],
-        "dict[str, str]": {"mrtd": "a"},
-        "dict[PricingField, int]": {"base_fee": 1},
-    }
-    name = str(parameter.annotation).removesuffix(" | None")
-    return examples.get(name)
-
-
-builders = [
-    function
-    for name, function in inspect.getmembers(calls, inspect.isfunction)
-    if function.__module__ == calls.__name__ and function.__annotations__["return"] == "FunctionCall"
-]
-
-
-@pytest.mark.parametrize("build", [item for item in builders if item.__name__ != "_call"])
-def test_every_builder_calls_the_method_of_its_name_with_a_json_object(build):
-    given_arguments = {
-        name: _example(parameter)
-        for name, parameter in inspect.signature(build).parameters.items()
-        if parameter.default is inspect.Parameter.empty
-    }
-    action = build(**given_arguments)
-    assert action.method_name == build.__name__
-    assert isinstance(arguments(action), dict)
-    assert 0 < action.gas <= 300 * 10**12
 
 
 def test_json_is_compact_and_not_escaped():

@@ -64,7 +64,7 @@ class Registration:
         outcome = await self._sender.call(
             self._operator_id, "register_worker_key", arguments, gas=REGISTER_GAS
         )
-        result = RegisterResult.model_validate(outcome.json())
+        result = RegisterResult.read(outcome.json())
         if result.status != "approved":
             raise RegistrationError(
                 f"the register contract rejected this worker: {result.reason}: {result.detail}",
