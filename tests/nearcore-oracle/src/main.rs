@@ -52,6 +52,18 @@ struct Call {
     storage: BTreeMap<String, String>,
     /// Trie nodes charged for each write and removal in turn; the last one for all that follow.
     trie_nodes: Vec<u64>,
+    /// Ids that the call's own yields get in turn; after them nearcore's mock makes some.
+    #[serde(default)]
+    data_ids: Vec<String>,
+    /// Yields of earlier calls that wait to be resumed.
+    #[serde(default)]
+    pending_yields: Vec<PendingYield>,
+}
+
+#[derive(Deserialize)]
+struct PendingYield {
+    data_id: String,
+    yield_id: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -102,6 +114,12 @@ fn account(text: &str) -> Fallible<AccountId> {
 
 fn amount(text: &str) -> Fallible<Balance> {
     Ok(Balance::from_yoctonear(text.parse()?))
+}
+
+fn hash(hex: &str) -> Fallible<CryptoHash> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(hex, &mut bytes)?;
+    Ok(CryptoHash(bytes))
 }
 
 fn context(call: &Call, code: &ContractCode) -> Fallible<VMContext> {
@@ -158,7 +176,13 @@ fn run(
 ) -> Fallible<Outcome> {
     let code = Arc::new(ContractCode::new(hex::decode(&call.code)?, None));
     let context = context(call, &code)?;
-    let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone());
+    let data_ids = call.data_ids.iter().map(|text| hash(text)).collect::<Fallible<_>>()?;
+    let pending = call
+        .pending_yields
+        .iter()
+        .map(|item| Ok((hash(&item.data_id)?, item.yield_id.as_deref().map(hash).transpose()?)))
+        .collect::<Fallible<_>>()?;
+    let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone(), data_ids, pending);
     for (key, value) in &call.storage {
         ext.inner.fake_trie.insert(hex::decode(key)?, hex::decode(value)?);
     }
