@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: MIT
+"""Which scenario measures which artifact."""
+
+from collections.abc import Mapping
+
+from tools.contracttable.scenarios import caller, outlayer, register
+from tools.contracttable.table import Scenario
+
+SCENARIOS: Mapping[str, Scenario] = {
+    "caller": caller.SCENARIO,
+    "outlayer": outlayer.SCENARIO,
+    "register": register.SCENARIO,
+}
