@@ -3,8 +3,10 @@
 //!
 //! One JSON object per line on stdin describes a call (see `Call`), one per line on stdout its outcome
 //! (see `Outcome`). The localnet's VM is compared with it: result, logs, state, receipts, gas, profile.
+//! A line `{"smith": hex}` is answered with `{"code": hex}`: the random module that the bytes lead to.
 
 mod external;
+mod smith;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -64,6 +66,12 @@ struct Call {
 struct PendingYield {
     data_id: String,
     yield_id: Option<String>,
+}
+
+/// Asks for a random module instead.
+#[derive(Deserialize)]
+struct Smith {
+    smith: String,
 }
 
 #[derive(Serialize)]
@@ -225,7 +233,15 @@ fn main() -> Fallible<()> {
     let cache = MockContractRuntimeCache::default();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        let call: Call = serde_json::from_str(&line?)?;
+        let line = line?;
+        if let Ok(Smith { smith }) = serde_json::from_str(&line) {
+            let code = smith::module(&hex::decode(smith)?)?;
+            serde_json::to_writer(&mut out, &BTreeMap::from([("code", hex::encode(code))]))?;
+            out.write_all(b"\n")?;
+            out.flush()?;
+            continue;
+        }
+        let call: Call = serde_json::from_str(&line)?;
         let config = store.get_config(call.protocol_version);
         match run(&call, config, &cache) {
             Ok(outcome) => serde_json::to_writer(&mut out, &outcome)?,

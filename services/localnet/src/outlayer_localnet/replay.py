@@ -503,17 +503,24 @@ class Oracle:
             if stream is not None:
                 stream.close()
 
-    def run(self, call: Call) -> Observed:
-        """Run the call in nearcore's VM."""
+    def _ask(self, question: Json) -> Json:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise OracleError("the oracle has no pipes")
-        stdin.write(json.dumps(call.to_json(self._protocol_version)) + "\n")
+        stdin.write(json.dumps(question) + "\n")
         stdin.flush()
         line = stdout.readline()
         if not line:
             raise OracleError("the oracle program ended", hint="Run it by hand with the same line.")
-        answer = json.loads(line)
+        return json.loads(line)
+
+    def random_module(self, seed: bytes) -> bytes:
+        """A valid module that exports ``go``, made of these bytes by wasm-smith; more bytes, larger modules."""
+        return bytes.fromhex(self._ask({"smith": seed.hex()})["code"])
+
+    def run(self, call: Call) -> Observed:
+        """Run the call in nearcore's VM."""
+        answer = self._ask(call.to_json(self._protocol_version))
         if "runner_error" in answer:
             raise OracleError(f"nearcore's VM could not run the call: {answer['runner_error']}")
         error = answer.pop("error")
