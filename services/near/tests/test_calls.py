@@ -12,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlayer_near.calls import build
+from outlayer_near.calls import caller as on_caller
+from outlayer_near.calls import dao as on_dao
 from outlayer_near.calls import main as on_main
 from outlayer_near.calls import register as on_register
+from outlayer_near.calls import token as on_token
 from outlayer_near.errors import CodecError
 from outlayer_near.models import (
     PAYMENT_KEY,
     AllowAll,
+    CkdRequest,
     Done,
     Failed,
     ProjectSecret,
@@ -282,7 +286,59 @@ REGISTER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_register.remove_approved_measurements(REGISTERS), {"measurements": REGISTERS}, 0),
     (on_register.clear_all_approved_measurements(), {}, 0),
 ]
-CALLS = {on_main: MAIN_CALLS, on_register: REGISTER_CALLS}
+CKD = CkdRequest(derivation_path="master", app_public_key="bls12381g1:5cvAh")
+DAO_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
+    (
+        on_dao.submit_keystore_registration("ed25519:k", b"\x04\x00"),
+        {"public_key": "ed25519:k", "tdx_quote_hex": "0400", "app_id": None},
+        0,
+    ),
+    (on_dao.vote(3, True), {"proposal_id": 3, "approve": True}, 0),
+    (
+        on_dao.request_key(CKD),
+        {
+            "request": {
+                "derivation_path": "master",
+                "app_public_key": "bls12381g1:5cvAh",
+                "domain_id": 2,
+            }
+        },
+        0,
+    ),
+]
+TOKEN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
+    (
+        on_token.ft_transfer("b.test", 5),
+        {"receiver_id": "b.test", "amount": "5", "memo": None},
+        1,
+    ),
+    (
+        on_token.ft_transfer_call("main.test", 10_000, TopUpMessage(nonce=1, owner="b.test")),
+        {
+            "receiver_id": "main.test",
+            "amount": "10000",
+            "memo": None,
+            "msg": '{"action":"top_up_payment_key","nonce":1,"owner":"b.test"}',
+        },
+        1,
+    ),
+    (on_token.storage_deposit(deposit=9), {"account_id": None, "registration_only": True}, 9),
+]
+CALLER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
+    (on_caller.new("m.test"), {"outlayer_contract_id": "m.test"}, 0),
+    (
+        on_caller.ask("a.test/p", "in", deposit=4),
+        {"project_id": "a.test/p", "input_data": "in", "response_format": None, "resource_limits": None},
+        4,
+    ),
+]
+CALLS = {
+    on_main: MAIN_CALLS,
+    on_register: REGISTER_CALLS,
+    on_dao: DAO_CALLS,
+    on_token: TOKEN_CALLS,
+    on_caller: CALLER_CALLS,
+}
 
 
 @pytest.mark.parametrize(

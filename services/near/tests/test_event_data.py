@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from outlayer_near.errors import ModelError
 from outlayer_near.models import (
     MAIN_EVENTS,
+    REGISTER_EVENTS,
     DeletePaymentKey,
     ExecutionCompleted,
     ExecutionRequested,
@@ -121,6 +122,57 @@ def test_a_malformed_event_is_refused_by_name_with_a_hint(name, data):
     assert refused.value.hint
 
 
+SET = {
+    "id": 1,
+    "name": None,
+    "measurements": dict.fromkeys(("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"), "ab" * 48),
+    "not_before": None,
+    "not_after": 1769000000,
+    "added_at": 1768000000,
+    "role": "compiler",
+    "platform": {
+        "statuses": ["UpToDate", "SWHardeningNeeded"],
+        "advisory_prefix_informational": ["INTEL-DOC-"],
+        "min_tcb_evaluation_data_number": 17,
+    },
+    "policy_version": 3,
+}
+COLLATERAL = {
+    "fmspc": "20a06f000000",
+    "sha256": "ab" * 32,
+    "tcb_evaluation_data_number": 17,
+    "issue_date": 1768000000,
+    "next_update": 1770000000,
+    "stored_at": 1768000100,
+}
+REGISTER_DATA = {
+    "worker_key_registered": {
+        "public_key": "ed25519:k",
+        "measurement_set": 1,
+        "tcb_status": "UpToDate",
+        "fmspc": "20a06f000000",
+        "expires_at": 1770000000,
+        "renewed": False,
+    },
+    "worker_key_rejected": {"public_key": "ed25519:k", "reason": "tcb_status", "detail": "OutOfDate"},
+    "worker_keys_removed": {"public_keys": ["ed25519:k"], "reason": "expired"},
+    "measurement_set_added": SET,
+    "measurement_set_changed": SET,
+    "collateral_updated": COLLATERAL,
+    "ownership_transferred": {"old_owner": "a.near", "new_owner": "b.near"},
+}
+
+
+def test_every_event_of_the_register_contract_is_shown_here():
+    assert set(REGISTER_DATA) == set(REGISTER_EVENTS)
+
+
+@pytest.mark.parametrize("name", sorted(REGISTER_DATA))
+def test_events_of_the_register_contract_have_their_json(name):
+    (item,) = read_event(REGISTER_EVENTS, name, [REGISTER_DATA[name]])
+    assert item.to_json() == REGISTER_DATA[name]
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
     lambda inner: (
@@ -131,11 +183,14 @@ json_values = st.recursive(
 )
 
 
-@given(st.sampled_from(sorted(MAIN_EVENTS)), json_values)
+ALL_EVENTS = {**MAIN_EVENTS, **REGISTER_EVENTS}
+
+
+@given(st.sampled_from(sorted(ALL_EVENTS)), json_values)
 def test_any_json_is_an_event_or_refused(name, data):
     try:
-        items = read_event(MAIN_EVENTS, name, data)
+        items = read_event(ALL_EVENTS, name, data)
     except ModelError:
         return
     assert items is not None
-    assert read_event(MAIN_EVENTS, name, [item.to_json() for item in items]) == items
+    assert read_event(ALL_EVENTS, name, [item.to_json() for item in items]) == items

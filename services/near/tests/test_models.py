@@ -16,11 +16,20 @@ from outlayer_near.models import (
     DEFAULT_MAX_EXECUTION_SECONDS,
     DEFAULT_MAX_INSTRUCTIONS,
     DEFAULT_MAX_MEMORY_MB,
+    CkdRequest,
+    CkdResponse,
     CollateralInfo,
+    DaoConfig,
     ExecutionResponse,
     ExecutionSource,
+    KeystoreProposal,
     MeasurementSet,
+    Model,
+    NewMeasurementSet,
+    PendingPolicy,
     PendingRequest,
+    PlatformRules,
+    PolicyVersion,
     Pricing,
     Project,
     RegisterConfig,
@@ -37,6 +46,7 @@ from outlayer_near.models import (
     to_json_text,
     wasm_url_source,
 )
+from outlayer_near.primitives import b58encode
 
 text = st.text(max_size=12)
 u64 = st.integers(0, 2**64 - 1)
@@ -64,6 +74,24 @@ secrets = st.builds(SecretsReference, profile=text, account_id=text)
 formats = st.sampled_from(["Bytes", "Text", "Json"])
 registers = st.dictionaries(st.sampled_from(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"]), text)
 seconds = st.none() | st.integers(0, 2**40)
+u32 = st.integers(0, 2**32 - 1)
+roles = st.sampled_from(["worker", "compiler", "keystore"])
+rules = st.builds(
+    PlatformRules,
+    statuses=st.lists(st.sampled_from(["UpToDate", "OutOfDate"]), max_size=2).map(tuple),
+    advisory_prefix_informational=st.lists(text, max_size=2).map(tuple),
+    min_tcb_evaluation_data_number=u32,
+)
+new_sets = st.builds(
+    NewMeasurementSet,
+    role=roles,
+    name=maybe_text,
+    measurements=registers,
+    not_before=seconds,
+    not_after=seconds,
+    platform=rules,
+)
+points = st.binary(min_size=48, max_size=48).map(lambda data: f"bls12381g1:{b58encode(data)}")
 models = st.one_of(
     limits,
     secrets,
@@ -124,7 +152,53 @@ models = st.one_of(
         not_before=seconds,
         not_after=seconds,
         added_at=u64,
+        role=roles,
+        platform=rules,
+        policy_version=st.none() | u32,
     ),
+    st.builds(
+        PendingPolicy,
+        version=u32,
+        sha256=text,
+        sets=st.lists(new_sets, max_size=2).map(tuple),
+        grace_seconds=st.none() | u64,
+        proposed_at=u64,
+        activates_at=u64,
+    ),
+    st.builds(
+        PolicyVersion,
+        version=u32,
+        sha256=text,
+        sets=st.lists(u32, max_size=3).map(tuple),
+        proposed_at=u64,
+        activated_at=u64,
+        revoked_at=st.none() | u64,
+    ),
+    st.builds(
+        KeystoreProposal,
+        id=u64,
+        public_key=text,
+        measurements=registers,
+        submitter=text,
+        created_at=u64,
+        votes_for=u32,
+        votes_against=u32,
+        status=st.sampled_from(["Pending", "Approved", "Rejected", "Executed"]),
+    ),
+    st.builds(
+        DaoConfig,
+        owner_id=text,
+        init_account_id=text,
+        mpc_contract_id=text,
+        approval_threshold=u32,
+        dao_members_count=u64,
+        next_proposal_id=u64,
+        approved_keystores_count=u64,
+        approved_measurements_count=u64,
+        has_collateral=st.booleans(),
+    ),
+    st.builds(CkdRequest, derivation_path=text, app_public_key=points, domain_id=u64),
+    st.builds(CkdResponse, big_y=points, big_c=points),
     st.builds(
         WorkerKey,
         public_key=text,
@@ -272,3 +346,33 @@ def test_a_measurement_set_is_active_from_its_first_second_until_before_its_last
 
 def test_json_is_compact_and_not_escaped():
     assert to_json_text({"a": ["ä", None]}) == '{"a":["ä",null]}'
+
+
+def model_classes() -> list[type[Model]]:
+    found, waiting = [], [Model]
+    while waiting:
+        subclasses = waiting.pop().__subclasses__()
+        found += [item for item in subclasses if item.__module__.startswith("outlayer_near.")]
+        waiting += subclasses
+    return sorted(set(found), key=lambda item: item.__name__)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_any_json_is_a_model_or_refused_with_a_hint(data):
+    model = data.draw(st.sampled_from(model_classes()))
+    members = st.dictionaries(st.sampled_from([*model.model_fields, "x"]), anything)
+    value = data.draw(members | anything)
+    try:
+        found = model.read(value)
+    except ModelError as error:
+        assert str(error).startswith(model.__name__)
+        assert error.hint
+    else:
+        assert isinstance(found, model)

@@ -20,7 +20,10 @@ from outlayer_near.models import (
     U64,
     U128,
     AccessCondition,
+    CallerAnswer,
     CollateralInfo,
+    DaoConfig,
+    KeystoreProposal,
     MeasurementSet,
     PendingRequest,
     Pricing,
@@ -64,6 +67,10 @@ _WORKER_KEYS: TypeAdapter[list[WorkerKey]] = TypeAdapter(list[WorkerKey])
 _COLLATERAL: TypeAdapter[list[CollateralInfo]] = TypeAdapter(list[CollateralInfo])
 _ROOT: TypeAdapter[RootCa] = TypeAdapter(RootCa)
 _REGISTER_CONFIG: TypeAdapter[RegisterConfig] = TypeAdapter(RegisterConfig)
+_PROPOSAL: TypeAdapter[KeystoreProposal | None] = TypeAdapter(KeystoreProposal | None)
+_PROPOSALS: TypeAdapter[list[KeystoreProposal]] = TypeAdapter(list[KeystoreProposal])
+_DAO_CONFIG: TypeAdapter[DaoConfig] = TypeAdapter(DaoConfig)
+_ANSWER: TypeAdapter[CallerAnswer | None] = TypeAdapter(CallerAnswer | None)
 
 
 @dataclass(frozen=True)
@@ -245,6 +252,42 @@ class RegisterViews(_Views):
 
     async def get_config(self) -> RegisterConfig:
         return await self._ask(_REGISTER_CONFIG, "get_config")
+
+
+class DaoViews(_Views):
+    """The keystore DAO."""
+
+    async def get_proposal(self, proposal_id: int) -> KeystoreProposal | None:
+        return await self._ask(_PROPOSAL, "get_proposal", {"proposal_id": proposal_id})
+
+    async def get_proposals(self, from_index: int = 0, limit: int = 50) -> list[KeystoreProposal]:
+        return await self._ask(_PROPOSALS, "get_proposals", _page(from_index, limit))
+
+    async def get_dao_members(self) -> list[str]:
+        return await self._ask(_TEXTS, "get_dao_members")
+
+    async def get_approved_measurements(self) -> list[dict[str, str]]:
+        return await self._ask(_REGISTERS, "get_approved_measurements")
+
+    async def is_measurements_approved(self, measurements: dict[str, str]) -> bool:
+        return await self._ask(_BOOL, "is_measurements_approved", {"measurements": measurements})
+
+    async def is_keystore_approved(self, public_key: str) -> bool:
+        return await self._ask(_BOOL, "is_keystore_approved", {"public_key": public_key})
+
+    async def get_owner(self) -> str:
+        return await self._ask(_TEXT, "get_owner")
+
+    async def get_config(self) -> DaoConfig:
+        return await self._ask(_DAO_CONFIG, "get_config")
+
+
+class CallerViews(_Views):
+    """The example contract that asks for executions."""
+
+    async def last_answer(self) -> CallerAnswer | None:
+        """What the last callback got."""
+        return await self._ask(_ANSWER, "last_answer")
 
 
 def _page(from_index: int, limit: int) -> dict[str, int]:

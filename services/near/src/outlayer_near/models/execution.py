@@ -198,3 +198,11 @@ class ExecutionResponse(Model):
     resources_used: ResourceMetrics
     compilation_note: str | None = None
     refund_usd: int | None = None
+
+
+class CallerAnswer(Model):
+    """What the example contract got in its callback; ``ok`` is false for a failed or refused execution."""
+
+    request_tx_input: str
+    value: Any = None
+    ok: bool
