@@ -24,6 +24,8 @@ from outlayer_near.models import (
     CkdRequest,
     Done,
     Failed,
+    NewMeasurementSet,
+    PlatformRules,
     ProjectSecret,
     RequestParams,
     ResourceMetrics,
@@ -127,6 +129,13 @@ CODE_JSON = {"WasmUrl": {"url": "u", "hash": "h"}}
 PROJECT = ProjectSecret(project_id="alice.test/app")
 PROJECT_JSON = {"Project": {"project_id": "alice.test/app"}}
 ID = bytes(range(32))
+NEW_SET = NewMeasurementSet(
+    role="compiler",
+    name="c",
+    measurements=REGISTERS,
+    not_after=9,
+    platform=PlatformRules(advisory_prefix_informational=("INTEL-DOC-",), min_tcb_evaluation_data_number=17),
+)
 
 MAIN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (
@@ -260,6 +269,7 @@ REGISTER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
             "outlayer_contract_id": "m.test",
             "root_ca_der_hex": "01",
             "key_ttl_seconds": None,
+            "policy_delay_seconds": None,
         },
         0,
     ),
@@ -273,7 +283,46 @@ REGISTER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_register.update_collateral("{}"), {"collateral": "{}"}, 0),
     (
         on_register.add_measurement_set(REGISTERS, name="w"),
-        {"measurements": REGISTERS, "name": "w", "not_before": None, "not_after": None},
+        {
+            "measurements": REGISTERS,
+            "name": "w",
+            "not_before": None,
+            "not_after": None,
+            "role": None,
+            "platform": None,
+        },
+        0,
+    ),
+    (
+        on_register.propose_policy("ab" * 32, [NEW_SET], grace_seconds=60),
+        {
+            "sha256": "ab" * 32,
+            "sets": [
+                {
+                    "role": "compiler",
+                    "name": "c",
+                    "measurements": REGISTERS,
+                    "not_before": None,
+                    "not_after": 9,
+                    "platform": {
+                        "statuses": ["UpToDate"],
+                        "advisory_prefix_informational": ["INTEL-DOC-"],
+                        "min_tcb_evaluation_data_number": 17,
+                    },
+                }
+            ],
+            "grace_seconds": 60,
+        },
+        0,
+    ),
+    (on_register.cancel_policy(2), {"version": 2}, 0),
+    (on_register.activate_policy(2), {"version": 2}, 0),
+    (on_register.revoke_policy(2), {"version": 2}, 0),
+    (on_register.raise_policy_delay(86_400), {"policy_delay_seconds": 86_400}, 0),
+    (on_register.migrate(), {}, 0),
+    (
+        on_register.reverify_worker_key("ed25519:k", b"\x04"),
+        {"public_key": "ed25519:k", "tdx_quote_hex": "04"},
         0,
     ),
     (on_register.expire_measurement_set(1, 5), {"id": 1, "not_after": 5}, 0),

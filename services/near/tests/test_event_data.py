@@ -145,15 +145,40 @@ COLLATERAL = {
     "next_update": 1770000000,
     "stored_at": 1768000100,
 }
+POLICY = {
+    "version": 3,
+    "sha256": "ab" * 32,
+    "sets": [
+        {name: SET[name] for name in ("role", "name", "measurements", "not_before", "not_after", "platform")}
+    ],
+    "grace_seconds": 604800,
+    "proposed_at": 1768000000,
+    "activates_at": 1768086400,
+}
+KEY = {
+    "public_key": "ed25519:k",
+    "role": "worker",
+    "measurement_set": 1,
+    "tcb_status": "UpToDate",
+    "fmspc": "20a06f000000",
+    "expires_at": 1770000000,
+    "renewed": False,
+}
 REGISTER_DATA = {
-    "worker_key_registered": {
-        "public_key": "ed25519:k",
-        "measurement_set": 1,
-        "tcb_status": "UpToDate",
-        "fmspc": "20a06f000000",
-        "expires_at": 1770000000,
-        "renewed": False,
+    "worker_key_reverified": {**KEY, "renewed": True},
+    "policy_proposed": POLICY,
+    "policy_cancelled": POLICY,
+    "policy_activated": {
+        "version": 3,
+        "sha256": "ab" * 32,
+        "sets": [1, 2],
+        "proposed_at": 1768000000,
+        "activated_at": 1768086400,
+        "revoked_at": None,
     },
+    "policy_revoked": {"version": 3},
+    "policy_delay_raised": {"policy_delay_seconds": 86400},
+    "worker_key_registered": KEY,
     "worker_key_rejected": {"public_key": "ed25519:k", "reason": "tcb_status", "detail": "OutOfDate"},
     "worker_keys_removed": {"public_keys": ["ed25519:k"], "reason": "expired"},
     "measurement_set_added": SET,

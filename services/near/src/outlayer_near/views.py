@@ -26,14 +26,17 @@ from outlayer_near.models import (
     KeystoreProposal,
     MeasurementSet,
     PendingRequest,
+    PolicyVersion,
     Pricing,
     Project,
     RegisterConfig,
+    Role,
     RootCa,
     SecretAccessor,
     SecretProfile,
     UserSecret,
     Version,
+    WaitingPolicy,
     WorkerKey,
 )
 from outlayer_near.models.base import WHAT_TO_DO, first_problem, to_json_text
@@ -67,6 +70,8 @@ _WORKER_KEYS: TypeAdapter[list[WorkerKey]] = TypeAdapter(list[WorkerKey])
 _COLLATERAL: TypeAdapter[list[CollateralInfo]] = TypeAdapter(list[CollateralInfo])
 _ROOT: TypeAdapter[RootCa] = TypeAdapter(RootCa)
 _REGISTER_CONFIG: TypeAdapter[RegisterConfig] = TypeAdapter(RegisterConfig)
+_POLICIES: TypeAdapter[list[PolicyVersion]] = TypeAdapter(list[PolicyVersion])
+_WAITING_POLICY: TypeAdapter[WaitingPolicy | None] = TypeAdapter(WaitingPolicy | None)
 _PROPOSAL: TypeAdapter[KeystoreProposal | None] = TypeAdapter(KeystoreProposal | None)
 _PROPOSALS: TypeAdapter[list[KeystoreProposal]] = TypeAdapter(list[KeystoreProposal])
 _DAO_CONFIG: TypeAdapter[DaoConfig] = TypeAdapter(DaoConfig)
@@ -221,12 +226,20 @@ class RegisterViews(_Views):
     async def get_measurement_sets(self) -> list[MeasurementSet]:
         return await self._ask(_SETS, "get_measurement_sets")
 
-    async def is_measurements_approved(self, measurements: dict[str, str]) -> bool:
-        return await self._ask(_BOOL, "is_measurements_approved", {"measurements": measurements})
+    async def is_measurements_approved(self, measurements: dict[str, str], role: Role = "worker") -> bool:
+        args = {"measurements": measurements, "role": role}
+        return await self._ask(_BOOL, "is_measurements_approved", args)
 
-    async def get_approved_measurements(self) -> list[dict[str, str]]:
-        """Measurements of the sets that are active now."""
-        return await self._ask(_REGISTERS, "get_approved_measurements")
+    async def get_approved_measurements(self, role: Role = "worker") -> list[dict[str, str]]:
+        """Measurements of the sets that are active now for a role."""
+        return await self._ask(_REGISTERS, "get_approved_measurements", {"role": role})
+
+    async def get_policies(self, from_index: int = 0, limit: int = 50) -> list[PolicyVersion]:
+        """Policy versions that were activated, oldest first."""
+        return await self._ask(_POLICIES, "get_policies", _page(from_index, limit))
+
+    async def get_pending_policy(self) -> WaitingPolicy | None:
+        return await self._ask(_WAITING_POLICY, "get_pending_policy")
 
     async def get_worker_key(self, public_key: str) -> WorkerKey | None:
         return await self._ask(_WORKER_KEY, "get_worker_key", {"public_key": public_key})

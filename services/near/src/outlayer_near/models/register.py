@@ -75,6 +75,12 @@ class PendingPolicy(Model):
     activates_at: U64
 
 
+class WaitingPolicy(PendingPolicy):
+    """What ``get_pending_policy`` shows."""
+
+    seconds_until_activation: U64
+
+
 class PolicyVersion(Model):
     """A policy version that was activated; ``sets`` are ids."""
 
@@ -87,6 +93,8 @@ class PolicyVersion(Model):
 
 
 class WorkerKey(Model):
+    """A registered key. ``challenge``: what the next quote for it must commit to, 64 hex digits."""
+
     public_key: str
     measurement_set: int
     measurements: dict[str, str]
@@ -95,13 +103,16 @@ class WorkerKey(Model):
     verified_at: int
     expires_at: int
     quote_report_sha256: str | None = None
+    role: Role = "worker"
+    challenge: str | None = None
 
 
 class RegisterResult(Model):
-    """Answer of ``register_worker_key``: ``approved``, or ``rejected`` with a reason code."""
+    """Answer to a registration or re-verification: ``approved``, or ``rejected`` with a reason code."""
 
     status: Literal["approved", "rejected"]
     public_key: str | None = None
+    role: Role | None = None
     measurement_set: int | None = None
     tcb_status: str | None = None
     fmspc: str | None = None
@@ -134,3 +145,4 @@ class RegisterConfig(Model):
     init_worker_account: str
     outlayer_contract_id: str
     key_ttl_seconds: int
+    policy_delay_seconds: int = 0
