@@ -12,8 +12,8 @@ from tools.contracttable.__main__ import PAGE
 from tools.contracttable.errors import TableError
 from tools.contracttable.render import tgas
 from tools.contracttable.scenarios import SCENARIOS
-from tools.contracttable.stage import ARTIFACTS, Measured
-from tools.contracttable.table import make, methods_of, rows_of
+from tools.contracttable.stage import ARTIFACTS, Measured, methods_of
+from tools.contracttable.table import make, rows_of
 
 VIEW = Measured(10**12, view=True, own=False)
 CHANGE = Measured(2 * 10**12, view=False, own=False)

@@ -7,6 +7,7 @@ values alone; the platform's keys are gone. ``python -m tools.contracttable reco
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,9 @@ START: Final = 1_800_000_000
 """Unix seconds at which the recorded collateral is young, and scenarios begin (2027-01-15)."""
 
 KEYS: Final = ("worker", "other-worker", "keystore", "other-keystore")
+REGISTER: Final = "register.test"
+REVERIFICATION: Final = "worker again"
+_SIGNED_BYTES: Final = 632
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,29 @@ def record(public_keys: dict[str, str]) -> Recording:
     start = datetime.fromtimestamp(START, UTC)
     platform = SoftwarePlatform.generate(start - timedelta(days=30))
     first, second = (predict_simulated_measurements("worker", bytes([number]) * 32) for number in (1, 2))
+    quotes = {
+        name: platform.quote(_measured(name, first, second), registration_report_data(key))
+        for name, key in public_keys.items()
+    }
+    # of a key that an older contract registered, the first challenge is the hash of that quote's signed bytes
+    challenge = hashlib.sha256(quotes["worker"][:_SIGNED_BYTES]).digest()
+    again = reverification_report_data(REGISTER, public_keys["worker"], challenge)
+    quotes[REVERIFICATION] = platform.quote(first, again)
     return Recording(
         root_ca_der=platform.root_der,
         collateral=platform.collateral(start).to_text(),
         newer_collateral=platform.collateral(start + timedelta(minutes=30)).to_text(),
         measurements=first.to_json(),
         other_measurements=second.to_json(),
-        quotes={
-            name: platform.quote(_measured(name, first, second), registration_report_data(key))
-            for name, key in public_keys.items()
-        },
+        quotes=quotes,
     )
+
+
+def reverification_report_data(contract_id: str, public_key: str, challenge: bytes) -> bytes:
+    """What a later quote for a registered key commits to (contracts/crates/approval)."""
+    fields = (contract_id.encode(), registration_report_data(public_key)[:32], challenge)
+    parts = (len(field).to_bytes(4, "big") + field for field in fields)
+    return hashlib.sha512(b"outlayer/reverification/v1\0" + b"".join(parts)).digest()
 
 
 def _measured(name: str, first: Measurements, second: Measurements) -> Measurements:

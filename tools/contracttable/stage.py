@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import wasmtime
+
 from outlayer_localnet.blocks import Block
 from outlayer_localnet.chain import Chain
 from outlayer_localnet.hostctx import PromiseResult, VMContext
@@ -49,6 +51,16 @@ def key_of(account_id: str, number: int = 0) -> KeyPair:
     return KeyPair(seed)
 
 
+def methods_of(code: bytes) -> list[str]:
+    """What the code exports as methods: functions without parameters and results, in alphabetical order."""
+    exports = wasmtime.Module(wasmtime.Engine(), code).exports
+    return sorted(
+        item.name
+        for item in exports
+        if isinstance(item.type, wasmtime.FuncType) and not item.type.params and not item.type.results
+    )
+
+
 @dataclass(frozen=True)
 class Measured:
     """Gas of one call that succeeded; ``view`` if it was one, ``own`` if the contract called itself."""
@@ -76,12 +88,22 @@ class Stage:
         self._succeed("test", account_id, actions)
         return account_id
 
-    def deploy(self, account_id: str, artifact: str, init: FunctionCall) -> str:
-        """A new account with an artifact (by its name without ``.wasm``) and its state."""
+    def deploy(self, account_id: str, artifact: str | Path, init: FunctionCall) -> str:
+        """A new account with an artifact (by its name without ``.wasm``), or a file, and its state."""
         self.account(account_id)
-        code = (self.folder / f"{artifact}.wasm").read_bytes()
+        path = artifact if isinstance(artifact, Path) else self.folder / f"{artifact}.wasm"
+        code = path.read_bytes()
         self._succeed(account_id, account_id, (DeployContract(code), init))
         return account_id
+
+    def methods(self, artifact: str) -> frozenset[str]:
+        """What an artifact exports."""
+        return frozenset(methods_of((self.folder / f"{artifact}.wasm").read_bytes()))
+
+    def upgrade(self, account_id: str, artifact: str) -> None:
+        """Deploy an artifact over what an account has; its state stays."""
+        code = (self.folder / f"{artifact}.wasm").read_bytes()
+        self._succeed(account_id, account_id, (DeployContract(code),))
 
     # -- calls ---------------------------------------------------------------------------------------
 

@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import wasmtime
-
 from tools.contracttable.errors import TableError
 from tools.contracttable.render import Row, Section, page
-from tools.contracttable.stage import ARTIFACTS, Measured, Stage, stage
+from tools.contracttable.stage import ARTIFACTS, Measured, Stage, methods_of, stage
 
 
 @dataclass(frozen=True)
@@ -25,16 +23,6 @@ class Scenario:
     title: str
     run: Callable[[Stage], None]
     unmeasured: Mapping[str, str] = field(default_factory=dict)
-
-
-def methods_of(code: bytes) -> list[str]:
-    """What the code exports as methods: functions without parameters and results, in alphabetical order."""
-    exports = wasmtime.Module(wasmtime.Engine(), code).exports
-    return sorted(
-        item.name
-        for item in exports
-        if isinstance(item.type, wasmtime.FuncType) and not item.type.params and not item.type.results
-    )
 
 
 def rows_of(
