@@ -20,6 +20,7 @@ from outlayer_near.calls import token as on_token
 from outlayer_near.errors import CodecError
 from outlayer_near.models import (
     PAYMENT_KEY,
+    AddMember,
     AllowAll,
     CkdRequest,
     Done,
@@ -342,7 +343,38 @@ DAO_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
         {"public_key": "ed25519:k", "tdx_quote_hex": "0400", "app_id": None},
         0,
     ),
+    (
+        on_dao.new("o.test", "i.test", ["a.test", "b.test"], "mpc.test", register_contract_id="r.test"),
+        {
+            "owner_id": "o.test",
+            "init_account_id": "i.test",
+            "dao_members": ["a.test", "b.test"],
+            "mpc_contract_id": "mpc.test",
+            "register_contract_id": "r.test",
+            "root_ca_der_hex": None,
+            "proposal_ttl_seconds": None,
+        },
+        0,
+    ),
+    (
+        on_dao.propose(AddMember(account_id="c.test")),
+        {"action": {"kind": "add_member", "account_id": "c.test"}},
+        0,
+    ),
+    (on_dao.propose_revoke_keystore_keys(["ed25519:k"]), {"public_keys": ["ed25519:k"]}, 0),
     (on_dao.vote(3, True), {"proposal_id": 3, "approve": True}, 0),
+    (on_dao.finalize_proposal(3), {"proposal_id": 3}, 0),
+    (
+        on_dao.add_approved_measurements(REGISTERS, clear_others=True),
+        {"measurements": REGISTERS, "clear_others": True},
+        0,
+    ),
+    (on_dao.remove_approved_measurements(REGISTERS), {"measurements": REGISTERS}, 0),
+    (on_dao.clear_all_approved_measurements(), {}, 0),
+    (on_dao.add_dao_member("c.test"), {"account_id": "c.test"}, 0),
+    (on_dao.remove_dao_member("c.test"), {"account_id": "c.test"}, 0),
+    (on_dao.update_collateral("{}"), {"collateral": "{}"}, 0),
+    (on_dao.hand_over(), {}, 0),
     (
         on_dao.request_key(CKD),
         {
@@ -408,6 +440,15 @@ def test_every_builder_is_named_after_the_method_it_calls_and_is_shown_above(mod
         if function.__module__ == module.__name__ and function.__annotations__["return"] == "FunctionCall"
     }
     assert builders == {action.method_name for action, _, _ in CALLS[module]}
+
+
+def test_the_dao_proposes_calls_of_the_register_contract_as_they_are_built_here():
+    action = on_dao.register_call(on_register.expire_measurement_set(1, 5))
+    assert action.to_json() == {
+        "kind": "call_register",
+        "method": "expire_measurement_set",
+        "args": '{"id":1,"not_after":5}',
+    }
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from outlayer_near.errors import ModelError
 from outlayer_near.models import (
+    DAO_EVENTS,
     MAIN_EVENTS,
     REGISTER_EVENTS,
     DeletePaymentKey,
@@ -188,14 +189,51 @@ REGISTER_DATA = {
 }
 
 
-def test_every_event_of_the_register_contract_is_shown_here():
-    assert set(REGISTER_DATA) == set(REGISTER_EVENTS)
+DAO_DATA = {
+    "proposal_created": {
+        "id": 4,
+        "action": {"kind": "update_collateral", "collateral": "sha256:" + "ab" * 32},
+        "submitter": "a.near",
+        "expires_at": 1769000000,
+    },
+    "keystore_rejected": {"public_key": "ed25519:k", "reason": "tcb_status", "detail": "OutOfDate"},
+    "vote_cast": {
+        "proposal_id": 4,
+        "member": "a.near",
+        "approve": True,
+        "votes_for": 1,
+        "votes_against": 0,
+        "threshold": 2,
+    },
+    "proposal_decided": {"proposal_id": 4, "status": "Failed", "failure": "Not a DAO member"},
+    "keystore_approved": {
+        "public_key": "ed25519:k",
+        "measurement_set": 1,
+        "proposal_id": 4,
+        "approved_at": 1769000000,
+    },
+    "keystore_keys_revoked": {"public_keys": ["ed25519:k"]},
+    "key_requested": {"public_key": "ed25519:k", "derivation_path": "master", "domain_id": 2},
+    "measurement_set_added": {**SET, "role": "keystore", "policy_version": None},
+    "measurement_set_changed": {**SET, "role": "keystore", "policy_version": None},
+    "collateral_updated": COLLATERAL,
+    "membership_changed": {"added": "b.near", "removed": None, "members_count": 3, "threshold": 2},
+    "handed_over": {"owner_id": "o.near"},
+}
+ADMISSION = [(REGISTER_EVENTS, REGISTER_DATA), (DAO_EVENTS, DAO_DATA)]
 
 
-@pytest.mark.parametrize("name", sorted(REGISTER_DATA))
-def test_events_of_the_register_contract_have_their_json(name):
-    (item,) = read_event(REGISTER_EVENTS, name, [REGISTER_DATA[name]])
-    assert item.to_json() == REGISTER_DATA[name]
+def test_every_event_of_the_register_contract_and_the_dao_is_shown_here():
+    assert [set(kinds) for kinds, _ in ADMISSION] == [set(data) for _, data in ADMISSION]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "name", "value"),
+    [pytest.param(kinds, name, value, id=name) for kinds, data in ADMISSION for name, value in data.items()],
+)
+def test_events_of_the_register_contract_and_the_dao_have_their_json(kinds, name, value):
+    (item,) = read_event(kinds, name, [value])
+    assert item.to_json() == value
 
 
 json_values = st.recursive(
@@ -208,7 +246,7 @@ json_values = st.recursive(
 )
 
 
-ALL_EVENTS = {**MAIN_EVENTS, **REGISTER_EVENTS}
+ALL_EVENTS = {**MAIN_EVENTS, **REGISTER_EVENTS, **DAO_EVENTS}
 
 
 @given(st.sampled_from(sorted(ALL_EVENTS)), json_values)

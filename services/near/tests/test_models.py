@@ -16,12 +16,18 @@ from outlayer_near.models import (
     DEFAULT_MAX_EXECUTION_SECONDS,
     DEFAULT_MAX_INSTRUCTIONS,
     DEFAULT_MAX_MEMORY_MB,
+    AddMeasurementSet,
+    AddMember,
+    ApproveKeystore,
+    CallRegister,
     CkdRequest,
     CkdResponse,
     CollateralInfo,
     DaoConfig,
     ExecutionResponse,
     ExecutionSource,
+    ExpireMeasurementSet,
+    Keystore,
     KeystoreProposal,
     MeasurementSet,
     Model,
@@ -32,17 +38,23 @@ from outlayer_near.models import (
     PolicyVersion,
     Pricing,
     Project,
+    Refused,
     RegisterConfig,
     RegisterResult,
+    RemoveMember,
     RequestData,
     RequestParams,
     ResourceLimits,
     ResourceMetrics,
+    RevokeKeystoreKeys,
     RootCa,
     SecretsReference,
+    UpdateCollateral,
     Version,
+    Vote,
     WorkerKey,
     project_source,
+    read_submission,
     to_json_text,
     wasm_url_source,
 )
@@ -90,6 +102,25 @@ new_sets = st.builds(
     not_before=seconds,
     not_after=seconds,
     platform=rules,
+)
+actions = st.one_of(
+    st.builds(
+        ApproveKeystore,
+        public_key=text,
+        measurements=registers,
+        measurement_set=u32,
+        tcb_status=text,
+        fmspc=text,
+        quote_report_sha256=text,
+        app_id=maybe_text,
+    ),
+    st.builds(AddMeasurementSet, set=new_sets),
+    st.builds(ExpireMeasurementSet, id=u32, not_after=u64),
+    st.builds(UpdateCollateral, collateral=text),
+    st.builds(RevokeKeystoreKeys, public_keys=st.lists(text, max_size=2).map(tuple)),
+    st.builds(AddMember, account_id=text),
+    st.builds(RemoveMember, account_id=text),
+    st.builds(CallRegister, method=text, args=text),
 )
 points = st.binary(min_size=48, max_size=48).map(lambda data: f"bls12381g1:{b58encode(data)}")
 models = st.one_of(
@@ -177,25 +208,33 @@ models = st.one_of(
     st.builds(
         KeystoreProposal,
         id=u64,
-        public_key=text,
-        measurements=registers,
+        action=actions,
+        public_key=maybe_text,
+        measurements=st.none() | registers,
         submitter=text,
         created_at=u64,
+        expires_at=u64,
         votes_for=u32,
         votes_against=u32,
-        status=st.sampled_from(["Pending", "Approved", "Rejected", "Executed"]),
+        status=st.sampled_from(["Pending", "Approved", "Rejected", "Executed", "Failed", "Expired"]),
+        failure=maybe_text,
+        votes=st.lists(st.builds(Vote, member=text, approve=st.booleans()), max_size=2).map(tuple),
     ),
+    st.builds(Keystore, public_key=text, measurement_set=u32, proposal_id=u64, approved_at=u64),
     st.builds(
         DaoConfig,
         owner_id=text,
         init_account_id=text,
         mpc_contract_id=text,
         approval_threshold=u32,
-        dao_members_count=u64,
+        dao_members_count=u32,
         next_proposal_id=u64,
-        approved_keystores_count=u64,
-        approved_measurements_count=u64,
+        approved_keystores_count=u32,
+        approved_measurements_count=u32,
         has_collateral=st.booleans(),
+        handed_over=st.booleans(),
+        register_contract_id=maybe_text,
+        proposal_ttl_seconds=u64,
     ),
     st.builds(CkdRequest, derivation_path=text, app_public_key=points, domain_id=u64),
     st.builds(CkdResponse, big_y=points, big_c=points),
@@ -376,3 +415,13 @@ def test_any_json_is_a_model_or_refused_with_a_hint(data):
         assert error.hint
     else:
         assert isinstance(found, model)
+
+
+def test_a_keystore_registration_is_answered_with_a_proposal_or_a_reason():
+    assert read_submission(7) == 7
+    refused = read_submission({"status": "rejected", "reason": "tcb_status", "detail": "OutOfDate"})
+    assert isinstance(refused, Refused)
+    assert refused.reason == "tcb_status"
+    for wrong in (-1, 2**64, "7", True, None, {"status": "approved"}, {}):
+        with pytest.raises(ModelError, match="submission"):
+            read_submission(wrong)

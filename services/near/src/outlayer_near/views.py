@@ -23,6 +23,7 @@ from outlayer_near.models import (
     CallerAnswer,
     CollateralInfo,
     DaoConfig,
+    Keystore,
     KeystoreProposal,
     MeasurementSet,
     PendingRequest,
@@ -72,6 +73,7 @@ _ROOT: TypeAdapter[RootCa] = TypeAdapter(RootCa)
 _REGISTER_CONFIG: TypeAdapter[RegisterConfig] = TypeAdapter(RegisterConfig)
 _POLICIES: TypeAdapter[list[PolicyVersion]] = TypeAdapter(list[PolicyVersion])
 _WAITING_POLICY: TypeAdapter[WaitingPolicy | None] = TypeAdapter(WaitingPolicy | None)
+_KEYSTORES: TypeAdapter[list[Keystore]] = TypeAdapter(list[Keystore])
 _PROPOSAL: TypeAdapter[KeystoreProposal | None] = TypeAdapter(KeystoreProposal | None)
 _PROPOSALS: TypeAdapter[list[KeystoreProposal]] = TypeAdapter(list[KeystoreProposal])
 _DAO_CONFIG: TypeAdapter[DaoConfig] = TypeAdapter(DaoConfig)
@@ -220,11 +222,26 @@ class OutlayerViews(_Views):
         return await self._ask(_NUMBER, "get_storage_version")
 
 
-class RegisterViews(_Views):
-    """The register contract."""
+class _ApprovalViews(_Views):
+    """What contracts that admit TDs have in common."""
 
     async def get_measurement_sets(self) -> list[MeasurementSet]:
+        """All sets that there ever were."""
         return await self._ask(_SETS, "get_measurement_sets")
+
+    async def get_collateral(self, fmspc: str | None = None) -> dict[str, Any] | None:
+        """The collateral JSON that the contract holds for a platform (12 hex digits), or what was stored last."""
+        return _collateral(await self._ask(_TEXT_OR_NONE, "get_collateral", {"fmspc": fmspc}))
+
+    async def get_collateral_info(self) -> list[CollateralInfo]:
+        return await self._ask(_COLLATERAL, "get_collateral_info")
+
+    async def get_root_ca(self) -> RootCa:
+        return await self._ask(_ROOT, "get_root_ca")
+
+
+class RegisterViews(_ApprovalViews):
+    """The register contract."""
 
     async def is_measurements_approved(self, measurements: dict[str, str], role: Role = "worker") -> bool:
         args = {"measurements": measurements, "role": role}
@@ -250,16 +267,6 @@ class RegisterViews(_Views):
     async def is_worker_key_valid(self, public_key: str) -> bool:
         return await self._ask(_BOOL, "is_worker_key_valid", {"public_key": public_key})
 
-    async def get_collateral(self, fmspc: str | None = None) -> dict[str, Any] | None:
-        """The collateral JSON that the contract holds for a platform (12 hex digits), or what was stored last."""
-        return _collateral(await self._ask(_TEXT_OR_NONE, "get_collateral", {"fmspc": fmspc}))
-
-    async def get_collateral_info(self) -> list[CollateralInfo]:
-        return await self._ask(_COLLATERAL, "get_collateral_info")
-
-    async def get_root_ca(self) -> RootCa:
-        return await self._ask(_ROOT, "get_root_ca")
-
     async def get_init_worker_account(self) -> str:
         return await self._ask(_TEXT, "get_init_worker_account")
 
@@ -267,7 +274,7 @@ class RegisterViews(_Views):
         return await self._ask(_REGISTER_CONFIG, "get_config")
 
 
-class DaoViews(_Views):
+class DaoViews(_ApprovalViews):
     """The keystore DAO."""
 
     async def get_proposal(self, proposal_id: int) -> KeystoreProposal | None:
@@ -287,6 +294,9 @@ class DaoViews(_Views):
 
     async def is_keystore_approved(self, public_key: str) -> bool:
         return await self._ask(_BOOL, "is_keystore_approved", {"public_key": public_key})
+
+    async def get_keystores(self, from_index: int = 0, limit: int = 50) -> list[Keystore]:
+        return await self._ask(_KEYSTORES, "get_keystores", _page(from_index, limit))
 
     async def get_owner(self) -> str:
         return await self._ask(_TEXT, "get_owner")
