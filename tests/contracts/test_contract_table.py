@@ -3,18 +3,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from typing import Any
 
 import pytest
 import wasmtime
 
+from outlayer_near.models import (
+    DAO_EVENTS,
+    DAO_STANDARD,
+    MAIN_EVENTS,
+    REGISTER_EVENTS,
+    REGISTER_STANDARD,
+    read_event,
+)
 from tools.contracttable.__main__ import PAGE
 from tools.contracttable.errors import TableError
 from tools.contracttable.render import tgas
 from tools.contracttable.scenarios import SCENARIOS
-from tools.contracttable.stage import ARTIFACTS, Measured, methods_of
+from tools.contracttable.stage import ARTIFACTS, Measured, methods_of, stage
 from tools.contracttable.table import make, rows_of
 
+KINDS = {"near-outlayer": MAIN_EVENTS, REGISTER_STANDARD: REGISTER_EVENTS, DAO_STANDARD: DAO_EVENTS}
 VIEW = Measured(10**12, view=True, own=False)
 CHANGE = Measured(2 * 10**12, view=False, own=False)
 CALLBACK = Measured(3 * 10**12, view=False, own=True)
@@ -23,6 +34,36 @@ CALLBACK = Measured(3 * 10**12, view=False, own=True)
 def test_the_page_shows_what_the_artifacts_burn() -> None:
     made = make(SCENARIOS)
     assert PAGE.read_text() == made, "docs/reference/contracts.md is stale: make contracts-table"
+
+
+def holds(read: Any, logged: Any) -> bool:
+    """Whether all that was logged is in what was read; null members are as absent ones."""
+    if isinstance(logged, dict):
+        return all(value is None or holds(read.get(name), value) for name, value in logged.items())
+    if isinstance(logged, list):
+        return len(read) == len(logged) and all(map(holds, read, logged))
+    if isinstance(logged, str) and logged.startswith("{") and read != logged:
+        return holds(json.loads(read), json.loads(logged))
+    return bool(read == logged)
+
+
+@pytest.mark.parametrize("artifact", [name for name in SCENARIOS if (ARTIFACTS / f"{name}.wasm").exists()])
+def test_what_the_contracts_log_is_what_the_client_reads(artifact) -> None:
+    """No member of any event of the scenarios is lost or changed in the client's models."""
+    with stage() as place:
+        SCENARIOS[artifact].run(place)
+    for event in place.all_events():
+        items = read_event(KINDS[event["standard"]], event["event"], event["data"])
+        assert items is not None, f"{event['event']} is unknown"
+        assert holds([item.to_json() for item in items], event["data"]), event
+
+
+def test_a_lost_or_changed_member_is_noticed() -> None:
+    logged = [{"a": 1, "b": None, "c": [{"d": "x"}], "e": '{"f": 1}'}]
+    assert holds([{"a": 1, "c": [{"d": "x"}], "e": '{"f":1,"g":null}', "more": 2}], logged)
+    assert not holds([{"a": 1, "c": [{"d": "y"}], "e": '{"f": 1}'}], logged)
+    assert not holds([{"a": 1, "c": [], "e": '{"f": 1}'}], logged)
+    assert not holds([{"c": [{"d": "x"}], "e": '{"f": 2}'}], logged)
 
 
 def test_a_method_that_no_scenario_calls_is_named() -> None:

@@ -88,12 +88,11 @@ class Stage:
         self._succeed("test", account_id, actions)
         return account_id
 
-    def deploy(self, account_id: str, artifact: str | Path, init: FunctionCall) -> str:
-        """A new account with an artifact (by its name without ``.wasm``), or a file, and its state."""
+    def deploy(self, account_id: str, artifact: str | bytes, init: FunctionCall | None = None) -> str:
+        """A new account with an artifact (by its name without ``.wasm``) or other code, and its state."""
         self.account(account_id)
-        path = artifact if isinstance(artifact, Path) else self.folder / f"{artifact}.wasm"
-        code = path.read_bytes()
-        self._succeed(account_id, account_id, (DeployContract(code), init))
+        code = artifact if isinstance(artifact, bytes) else (self.folder / f"{artifact}.wasm").read_bytes()
+        self._succeed(account_id, account_id, [DeployContract(code), *([init] if init else [])])
         return account_id
 
     def methods(self, artifact: str) -> frozenset[str]:
@@ -107,9 +106,12 @@ class Stage:
 
     # -- calls ---------------------------------------------------------------------------------------
 
-    def call(self, signer: str, receiver: str, *actions: Action) -> Any:
-        """Send and run until nothing moves; the value as JSON, None while a yield is open or for no value."""
-        return self._succeed(signer, receiver, actions)
+    def call(self, signer: str, receiver: str, *actions: Action, key: KeyPair | None = None) -> Any:
+        """Send and run until nothing moves; the value as JSON, None while a yield is open or for no value.
+
+        ``key``: another key of the signer than its first.
+        """
+        return self._succeed(signer, receiver, actions, key or key_of(signer))
 
     def view(self, contract: str, method: str, **args: Any) -> Any:
         data = json.dumps(args, separators=(",", ":")).encode()
@@ -118,14 +120,14 @@ class Stage:
             raise TableError(f"{contract}.{method} failed: {answer.error}")
         return json.loads(answer.value) if answer.value else None
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def all_events(self) -> list[dict[str, Any]]:
+        """The events logged so far, oldest first."""
+        lines = [line for line in self._logs if line.startswith("EVENT_JSON:")]
+        return [json.loads(line.removeprefix("EVENT_JSON:")) for line in lines]
+
+    def events(self, name: str) -> list[Any]:
         """Data of the events of this name so far, oldest first."""
-        found: list[dict[str, Any]] = []
-        for line in self._logs:
-            if line.startswith("EVENT_JSON:"):
-                event = json.loads(line.removeprefix("EVENT_JSON:"))
-                found += event["data"] if event["event"] == name else []
-        return found
+        return [item for event in self.all_events() if event["event"] == name for item in event["data"]]
 
     def pass_blocks(self, count: int) -> None:
         """Let blocks go by, and time with them."""
@@ -143,8 +145,10 @@ class Stage:
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _succeed(self, signer: str, receiver: str, actions: Sequence[Action]) -> Any:
-        key = key_of(signer)
+    def _succeed(
+        self, signer: str, receiver: str, actions: Sequence[Action], key: KeyPair | None = None
+    ) -> Any:
+        key = key or key_of(signer)
         self._nonces += 1
         signed = Transaction(
             signer_id=signer,

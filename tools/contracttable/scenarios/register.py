@@ -39,7 +39,7 @@ def upgrade(stage: Stage, recorded: quotes.Recording) -> None:
     """A key from before roles is verified again: of such a key the recording knows the challenge."""
     contract = quotes.REGISTER
     init = on_register.new(OWNER, ALICE, MAIN, root_ca_der=recorded.root_ca_der)
-    stage.deploy(contract, BEFORE_ROLES, init)
+    stage.deploy(contract, BEFORE_ROLES.read_bytes(), init)
     stage.call(OWNER, contract, on_register.update_collateral(recorded.collateral))
     stage.call(OWNER, contract, on_register.add_measurement_set(recorded.measurements, name="worker"))
     register(stage, contract, "worker", recorded)
