@@ -66,7 +66,10 @@ def section(artifact: str, scenario: Scenario, *, folder: Path = ARTIFACTS) -> S
     with stage(folder) as place:
         scenario.run(place)
         gas = {method: found for (known, method), found in place.gas.items() if known == digest}
-    rows = rows_of(artifact, methods_of(code), gas, scenario.unmeasured)
+    methods = methods_of(code)
+    # a scenario may be ahead of the artifact that is built
+    unmeasured = {name: reason for name, reason in scenario.unmeasured.items() if name in methods}
+    rows = rows_of(artifact, methods, gas, unmeasured)
     return Section(artifact, scenario.title, len(code), digest, rows)
 
 

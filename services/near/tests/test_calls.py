@@ -249,6 +249,11 @@ MAIN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
         {"nonce": 1, "swap_contract_id": "swap.test"},
         9,
     ),
+    (
+        on_main.top_up_payment_key_with_token(1, "usd.test", 5, "swap.test"),
+        {"nonce": 1, "token_id": "usd.test", "amount": "5", "swap_contract_id": "swap.test"},
+        1,
+    ),
     (on_main.withdraw_developer_earnings(), {}, 1),
     (on_main.set_owner("x.test"), {"new_owner_id": "x.test"}, 0),
     (on_main.set_operator("x.test"), {"new_operator_id": "x.test"}, 0),

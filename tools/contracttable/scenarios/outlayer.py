@@ -3,9 +3,26 @@
 
 from __future__ import annotations
 
+import base64
+
+import wasmtime
+
 from outlayer_near.calls import build
 from outlayer_near.calls import main as on_main
-from outlayer_near.models import project_source
+from outlayer_near.models import (
+    PAYMENT_KEY,
+    AllowAll,
+    DepositMessage,
+    Done,
+    Logic,
+    NearBalance,
+    ProjectSecret,
+    RequestParams,
+    Success,
+    TopUpMessage,
+    Whitelist,
+    project_source,
+)
 from outlayer_near.primitives import FunctionCall
 from tools.contracttable.scenarios.shared import (
     ALICE,
@@ -26,6 +43,13 @@ from tools.contracttable.table import Scenario
 
 PROJECT = "alice.test/app"
 JSON = build.json_output(b'{"degrees":21}')
+TOKEN = "usd.test"
+# the token's own gas is not this contract's, so one that agrees to everything will do
+WILLING_TOKEN = '(module (memory 1) (func (export "ft_transfer")))'
+CIPHERTEXT = base64.b64encode(bytes(range(200))).decode()
+CONDITION = Logic(
+    operator="And", conditions=(Whitelist(accounts=(ALICE, BOB)), NearBalance(operator="Gte", value=10**24))
+)
 LARGE = build.json_output(b'{"data":"' + b"x" * 10_000 + b'"}')
 
 
@@ -43,6 +67,10 @@ def run(stage: Stage) -> None:
     main_contract(stage)
     projects(stage)
     executions(stage)
+    if "store_secrets" in stage.methods("outlayer"):
+        secrets(stage)
+        payments(stage)
+        stage.call(MAIN, MAIN, on_main.migrate())
     administration(stage)
     stage.view(MAIN, "contract_source_metadata")
 
@@ -93,6 +121,59 @@ def executions(stage: Stage) -> None:
     stage.pass_blocks(210)
 
 
+def secrets(stage: Stage) -> None:
+    accessor = ProjectSecret(project_id=PROJECT)
+    common = {"accessor": accessor.to_json(), "profile": "default", "owner": ALICE}
+    stage.view(
+        MAIN,
+        "estimate_storage_cost",
+        **common,
+        encrypted_secrets_base64=CIPHERTEXT,
+        access=AllowAll().to_json(),
+    )
+    store = on_main.store_secrets(accessor, "default", CIPHERTEXT, AllowAll(), deposit=STORAGE)
+    stage.call(ALICE, MAIN, store)
+    stage.call(ALICE, MAIN, on_main.update_access(accessor, "default", CONDITION, deposit=STORAGE))
+    stage.view(MAIN, "get_secrets", **common)
+    stage.view(MAIN, "secrets_exist", **common)
+    stage.view(MAIN, "list_profiles", accessor=accessor.to_json(), owner=ALICE)
+    stage.view(MAIN, "list_user_secrets", account_id=ALICE)
+    stage.call(ALICE, MAIN, on_main.delete_secrets(accessor, "default"))
+
+
+def payments(stage: Stage) -> None:
+    """A payment key is made, topped up and deleted; a run with attached USD pays its developer."""
+    stage.deploy(TOKEN, bytes(wasmtime.wat2wasm(WILLING_TOKEN)))
+    stage.call(OWNER, MAIN, on_main.set_payment_token_contract(TOKEN))
+    stage.view(MAIN, "get_next_payment_key_nonce", account_id=BOB)
+    store = on_main.store_secrets(PAYMENT_KEY, "1", CIPHERTEXT, AllowAll(), deposit=STORAGE)
+    stage.call(BOB, MAIN, store)
+    stage.call(TOKEN, MAIN, on_main.ft_on_transfer(BOB, 1_000_000, TopUpMessage(nonce=1)))
+    done = Success(new_encrypted_data=CIPHERTEXT)
+    stage.call(OPERATOR, MAIN, on_main.resume_topup(last_data_id(stage, "TopUpPaymentKey"), done))
+    stage.call(BOB, MAIN, on_main.delete_payment_key(1))
+    data_id = last_data_id(stage, "DeletePaymentKey")
+    stage.call(OPERATOR, MAIN, on_main.resume_delete_payment_key(data_id, Done()))
+    stage.call(TOKEN, MAIN, on_main.ft_on_transfer(BOB, 1_000_000, DepositMessage()))
+    paid = on_main.request_execution(
+        project_source(PROJECT),
+        resource_limits=LIMITS,
+        params=RequestParams(attached_usd=500_000),
+        deposit=PAYMENT,
+    )
+    stage.call(BOB, MAIN, paid)
+    (number,) = stage.view(MAIN, "get_pending_request_ids")
+    answer = on_main.resolve_execution(number, success=True, output=JSON, resources=USED, refund_usd=100_000)
+    stage.call(OPERATOR, MAIN, answer)
+    stage.call(ALICE, MAIN, on_main.withdraw_developer_earnings())
+
+
+def last_data_id(stage: Stage, kind: str) -> bytes:
+    """Of the last system event of a kind."""
+    events = [item[kind] for item in stage.events("system_event") if kind in item]
+    return bytes(events[-1]["data_id"])
+
+
 def administration(stage: Stage) -> None:
     for method in (
         "get_config",
@@ -116,4 +197,9 @@ def administration(stage: Stage) -> None:
     stage.call(OWNER, MAIN, on_main.set_owner(ALICE))
 
 
-SCENARIO = Scenario("Main", run)
+REFUSED = "always refused"
+SCENARIO = Scenario(
+    "Main",
+    run,
+    {"top_up_payment_key_with_near": REFUSED, "top_up_payment_key_with_token": REFUSED},
+)

@@ -149,6 +149,10 @@ class OutlayerViews(_Views):
     async def secrets_exist(self, accessor: SecretAccessor, profile: str, owner: str) -> bool:
         return await self._ask(_BOOL, "secrets_exist", _secret(accessor, profile, owner))
 
+    async def list_profiles(self, accessor: SecretAccessor, owner: str) -> list[str]:
+        """Profiles of the owner's secrets under one accessor."""
+        return await self._ask(_TEXTS, "list_profiles", {"accessor": accessor.to_json(), "owner": owner})
+
     async def list_user_secrets(self, account_id: str) -> list[UserSecret]:
         return await self._ask(_SECRETS, "list_user_secrets", {"account_id": account_id})
 

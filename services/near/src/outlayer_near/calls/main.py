@@ -237,9 +237,22 @@ def resume_delete_payment_key(data_id: bytes, result: Done | Failed) -> Function
 
 
 def top_up_payment_key_with_near(nonce: int, swap_contract_id: str, *, deposit: int) -> FunctionCall:
-    """Wrap the deposit, swap it, and top a key up with what comes out; mainnet only."""
+    """The original's way through a swap contract, which the contract refuses: see ``token.ft_transfer_call``."""
     args = {"nonce": nonce, "swap_contract_id": swap_contract_id}
     return call("top_up_payment_key_with_near", args, deposit=deposit, gas=REQUEST_GAS)
+
+
+def top_up_payment_key_with_token(
+    nonce: int, token_id: str, amount: int, swap_contract_id: str
+) -> FunctionCall:
+    """Refused as well (R9): an amount that is only stated is never credited."""
+    args = {
+        "nonce": nonce,
+        "token_id": token_id,
+        "amount": str(amount),
+        "swap_contract_id": swap_contract_id,
+    }
+    return call("top_up_payment_key_with_token", args, deposit=ONE_YOCTO, gas=REQUEST_GAS)
 
 
 def withdraw_developer_earnings() -> FunctionCall:
