@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import wasmtime
 from py_near.account import Account
 
 from outlayer_localnet.testing import NEAR, Localnet, localnet
@@ -24,7 +25,19 @@ from outlayer_near.errors import (
     ViewError,
 )
 from outlayer_near.events import BlockStream, find_execution_request, open_source, requests_of_block
-from outlayer_near.models import RegisterResult, ResourceMetrics, project_source, wasm_url_source
+from outlayer_near.models import (
+    AllowAll,
+    Logic,
+    Not,
+    ProjectSecret,
+    RegisterResult,
+    ResourceMetrics,
+    SecretKey,
+    Whitelist,
+    project_source,
+    secret_storage_bytes,
+    wasm_url_source,
+)
 from outlayer_near.primitives import (
     AccessKey,
     AddKey,
@@ -364,3 +377,29 @@ async def test_a_large_result_is_delivered_through_state(views, send_as):
     )
     await send_as("operator").send(MAIN, [resolve])
     assert (await asyncio.wait_for(asking, 20)).value == large
+
+
+SECRETS = "store_secrets" in {
+    item.name
+    for item in wasmtime.Module(wasmtime.Engine(), (ARTIFACTS / "outlayer.wasm").read_bytes()).exports
+}
+
+
+@pytest.mark.skipif(not SECRETS, reason="the built main contract keeps no secrets yet")
+async def test_r5_a_secret_costs_what_its_bytes_say_and_is_shown_as_it_was_stored(send_as, views):
+    accessor = ProjectSecret(project_id="alice.test/echo")
+    access = Logic(operator="Or", conditions=(Whitelist(accounts=("bob.test",)), Not(condition=AllowAll())))
+    key = SecretKey(accessor=accessor, profile="default", owner="alice.test")
+    predicted = secret_storage_bytes(key, "AQID", access) * 10**19
+    assert await views.estimate_storage_cost(accessor, "default", "alice.test", "AQID", access) == predicted
+    store = on_main.store_secrets(accessor, "default", "AQID", access, deposit=NEAR)
+    await send_as("alice").send(MAIN, [store])
+    shown = await views.get_secrets(accessor, "default", "alice.test")
+    assert shown is not None
+    assert (shown.encrypted_secrets, shown.access, shown.accessor) == ("AQID", access, accessor)
+    assert shown.storage_deposit == predicted
+    (listed,) = await views.list_user_secrets("alice.test")
+    assert (listed.profile, listed.access, listed.accessor) == ("default", access, accessor)
+    assert await views.list_profiles(accessor, "alice.test") == ["default"]
+    await send_as("alice").send(MAIN, [on_main.delete_secrets(accessor, "default")])
+    assert not await views.secrets_exist(accessor, "default", "alice.test")
