@@ -29,3 +29,7 @@ contracts-lock: ## resolve the builder root's packages again, and show what chan
 .PHONY: contracts-inputs
 contracts-inputs: ## pack every .deb of the builder root by hash into .build/inputs
 	$(TOOL_PYTHON) -m tools.debroot bundle $(CONTRACTS_LOCK) --out .build/inputs
+
+.PHONY: contracts-table
+contracts-table: install ## measure the contracts again and write docs/reference/contracts.md
+	$(BIN)/python -m tools.contracttable write

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Models of the contracts' JSON, and the calls that are built of them."""
+"""Models of the contracts' JSON."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import Any
 
@@ -12,34 +11,54 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from outlayer_near import calls
-from outlayer_near.errors import CodecError
+from outlayer_near.errors import ModelError
 from outlayer_near.models import (
     DEFAULT_MAX_EXECUTION_SECONDS,
     DEFAULT_MAX_INSTRUCTIONS,
     DEFAULT_MAX_MEMORY_MB,
+    AddMeasurementSet,
+    AddMember,
+    ApproveKeystore,
+    CallRegister,
+    CkdRequest,
+    CkdResponse,
     CollateralInfo,
+    DaoConfig,
     ExecutionResponse,
     ExecutionSource,
+    ExpireMeasurementSet,
+    Keystore,
+    KeystoreProposal,
     MeasurementSet,
+    Model,
+    NewMeasurementSet,
+    PendingPolicy,
     PendingRequest,
+    PlatformRules,
+    PolicyVersion,
     Pricing,
     Project,
+    Refused,
     RegisterConfig,
     RegisterResult,
+    RemoveMember,
     RequestData,
     RequestParams,
     ResourceLimits,
     ResourceMetrics,
+    RevokeKeystoreKeys,
     RootCa,
     SecretsReference,
+    UpdateCollateral,
     Version,
+    Vote,
     WorkerKey,
     project_source,
+    read_submission,
     to_json_text,
     wasm_url_source,
 )
-from outlayer_near.primitives import FunctionCall
+from outlayer_near.primitives import b58encode
 
 text = st.text(max_size=12)
 u64 = st.integers(0, 2**64 - 1)
@@ -67,6 +86,43 @@ secrets = st.builds(SecretsReference, profile=text, account_id=text)
 formats = st.sampled_from(["Bytes", "Text", "Json"])
 registers = st.dictionaries(st.sampled_from(["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"]), text)
 seconds = st.none() | st.integers(0, 2**40)
+u32 = st.integers(0, 2**32 - 1)
+roles = st.sampled_from(["worker", "compiler", "keystore"])
+rules = st.builds(
+    PlatformRules,
+    statuses=st.lists(st.sampled_from(["UpToDate", "OutOfDate"]), max_size=2).map(tuple),
+    advisory_prefix_informational=st.lists(text, max_size=2).map(tuple),
+    min_tcb_evaluation_data_number=u32,
+)
+new_sets = st.builds(
+    NewMeasurementSet,
+    role=roles,
+    name=maybe_text,
+    measurements=registers,
+    not_before=seconds,
+    not_after=seconds,
+    platform=rules,
+)
+actions = st.one_of(
+    st.builds(
+        ApproveKeystore,
+        public_key=text,
+        measurements=registers,
+        measurement_set=u32,
+        tcb_status=text,
+        fmspc=text,
+        quote_report_sha256=text,
+        app_id=maybe_text,
+    ),
+    st.builds(AddMeasurementSet, set=new_sets),
+    st.builds(ExpireMeasurementSet, id=u32, not_after=u64),
+    st.builds(UpdateCollateral, collateral=text),
+    st.builds(RevokeKeystoreKeys, public_keys=st.lists(text, max_size=2).map(tuple)),
+    st.builds(AddMember, account_id=text),
+    st.builds(RemoveMember, account_id=text),
+    st.builds(CallRegister, method=text, args=text),
+)
+points = st.binary(min_size=48, max_size=48).map(lambda data: f"bls12381g1:{b58encode(data)}")
 models = st.one_of(
     limits,
     secrets,
@@ -127,7 +183,61 @@ models = st.one_of(
         not_before=seconds,
         not_after=seconds,
         added_at=u64,
+        role=roles,
+        platform=rules,
+        policy_version=st.none() | u32,
     ),
+    st.builds(
+        PendingPolicy,
+        version=u32,
+        sha256=text,
+        sets=st.lists(new_sets, max_size=2).map(tuple),
+        grace_seconds=st.none() | u64,
+        proposed_at=u64,
+        activates_at=u64,
+    ),
+    st.builds(
+        PolicyVersion,
+        version=u32,
+        sha256=text,
+        sets=st.lists(u32, max_size=3).map(tuple),
+        proposed_at=u64,
+        activated_at=u64,
+        revoked_at=st.none() | u64,
+    ),
+    st.builds(
+        KeystoreProposal,
+        id=u64,
+        action=actions,
+        public_key=maybe_text,
+        measurements=st.none() | registers,
+        submitter=text,
+        created_at=u64,
+        expires_at=u64,
+        votes_for=u32,
+        votes_against=u32,
+        status=st.sampled_from(["Pending", "Approved", "Rejected", "Executed", "Failed", "Expired"]),
+        failure=maybe_text,
+        votes=st.lists(st.builds(Vote, member=text, approve=st.booleans()), max_size=2).map(tuple),
+    ),
+    st.builds(Keystore, public_key=text, measurement_set=u32, proposal_id=u64, approved_at=u64),
+    st.builds(
+        DaoConfig,
+        owner_id=text,
+        init_account_id=text,
+        mpc_contract_id=text,
+        approval_threshold=u32,
+        dao_members_count=u32,
+        next_proposal_id=u64,
+        approved_keystores_count=u32,
+        approved_measurements_count=u32,
+        has_collateral=st.booleans(),
+        handed_over=st.booleans(),
+        register_contract_id=maybe_text,
+        proposal_ttl_seconds=u64,
+    ),
+    st.builds(CkdRequest, derivation_path=text, app_public_key=points, domain_id=u64),
+    st.builds(CkdResponse, big_y=points, big_c=points),
     st.builds(
         WorkerKey,
         public_key=text,
@@ -262,8 +372,9 @@ def test_r10_a_request_whose_optional_members_are_null_is_read():
     ],
 )
 def test_a_source_is_exactly_one_of_three(source):
-    with pytest.raises(ValidationError):
+    with pytest.raises(ModelError, match=r"RequestData\.code_source") as refused:
         RequestData.parse(request_json(code_source=source))
+    assert refused.value.hint
 
 
 def test_a_measurement_set_is_active_from_its_first_second_until_before_its_last():
@@ -272,125 +383,45 @@ def test_a_measurement_set_is_active_from_its_first_second_until_before_its_last
     assert MeasurementSet(id=0, measurements={}).active_at(0)
 
 
-# -- calls ---------------------------------------------------------------------------------------------
-
-USED = ResourceMetrics(instructions=5, time_ms=6)
-
-
-def arguments(action: FunctionCall) -> Any:
-    return json.loads(action.args)
-
-
-def test_a_request_has_the_arguments_of_the_abi():
-    action = calls.request_execution(
-        project_source("alice.test/echo"),
-        input_data='{"city":"Tōkyō"}',
-        resource_limits={"max_instructions": 5},
-        response_format="Json",
-        secrets_ref=SecretsReference(profile="default", account_id="alice.test"),
-        params=RequestParams(attached_usd=100000),
-        deposit=9,
-    )
-    assert (action.method_name, action.deposit, action.gas) == ("request_execution", 9, 300 * 10**12)
-    assert arguments(action) == {
-        "source": {"Project": {"project_id": "alice.test/echo"}},
-        "resource_limits": {"max_instructions": 5},
-        "input_data": '{"city":"Tōkyō"}',
-        "secrets_ref": {"profile": "default", "account_id": "alice.test"},
-        "response_format": "Json",
-        "payer_account_id": None,
-        "params": {
-            "force_rebuild": False,
-            "store_on_fastfs": False,
-            "compile_only": False,
-            "attached_usd": "100000",
-        },
-    }
-
-
-def test_r1_a_request_cannot_name_a_storage_namespace():
-    assert "project_uuid" not in RequestParams.model_fields
-
-
-@given(st.recursive(st.none() | u64 | text, lambda inner: st.lists(inner, max_size=3), max_leaves=6))
-def test_a_json_output_arrives_byte_for_byte(value):
-    written = json.dumps(value, indent=1).encode()
-    action = calls.resolve_execution(7, success=True, output=calls.json_output(written), resources=USED)
-    assert written in action.args
-    assert arguments(action) == {
-        "request_id": 7,
-        "response": {
-            "success": True,
-            "output": {"Json": value},
-            "error": None,
-            "resources_used": {"instructions": 5, "time_ms": 6, "compile_time_ms": None},
-            "compilation_note": None,
-            "refund_usd": None,
-        },
-    }
-
-
-def test_an_empty_json_output_is_refused():
-    with pytest.raises(CodecError):
-        calls.json_output(b"  ")
-
-
-def test_text_and_bytes_outputs_and_failures_have_their_forms():
-    for output, form in (
-        (calls.text_output('a "b" ä'), {"Text": 'a "b" ä'}),
-        (calls.bytes_output(b"\x00\xff"), {"Bytes": [0, 255]}),
-        (None, None),
-    ):
-        action = calls.resolve_execution(1, success=False, output=output, error="no", resources=USED)
-        assert arguments(action)["response"]["output"] == form
-        assert arguments(action)["response"]["error"] == "no"
-
-
-def test_r7_a_large_result_carries_its_refund():
-    action = calls.submit_execution_output_and_resolve(
-        3, success=True, output=calls.json_output(b"{}"), resources=USED, refund_usd=12
-    )
-    assert action.method_name == "submit_execution_output_and_resolve"
-    assert (arguments(action)["request_id"], arguments(action)["refund_usd"]) == (3, 12)
-
-
-def _example(parameter: inspect.Parameter) -> Any:
-    examples: dict[str, Any] = {
-        "int": 1,
-        "str": "x",
-        "bool": True,
-        "bytes": b"q",
-        "ExecutionSource": wasm_url_source("u", "h"),
-        "Output": calls.json_output(b"1"),
-        "ResourceMetrics": USED,
-        "Sequence[int]": [1],
-        "Sequence[str]": ["k"],
-        "dict[str, str]": {"mrtd": "a"},
-        "dict[PricingField, int]": {"base_fee": 1},
-    }
-    name = str(parameter.annotation).removesuffix(" | None")
-    return examples.get(name)
-
-
-builders = [
-    function
-    for name, function in inspect.getmembers(calls, inspect.isfunction)
-    if function.__module__ == calls.__name__ and function.__annotations__["return"] == "FunctionCall"
-]
-
-
-@pytest.mark.parametrize("build", [item for item in builders if item.__name__ != "_call"])
-def test_every_builder_calls_the_method_of_its_name_with_a_json_object(build):
-    given_arguments = {
-        name: _example(parameter)
-        for name, parameter in inspect.signature(build).parameters.items()
-        if parameter.default is inspect.Parameter.empty
-    }
-    action = build(**given_arguments)
-    assert action.method_name == build.__name__
-    assert isinstance(arguments(action), dict)
-    assert 0 < action.gas <= 300 * 10**12
-
-
 def test_json_is_compact_and_not_escaped():
     assert to_json_text({"a": ["ä", None]}) == '{"a":["ä",null]}'
+
+
+def model_classes() -> list[type[Model]]:
+    found, waiting = [], [Model]
+    while waiting:
+        subclasses = waiting.pop().__subclasses__()
+        found += [item for item in subclasses if item.__module__.startswith("outlayer_near.")]
+        waiting += subclasses
+    return sorted(set(found), key=lambda item: item.__name__)
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(text, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.data())
+def test_any_json_is_a_model_or_refused_with_a_hint(data):
+    model = data.draw(st.sampled_from(model_classes()))
+    members = st.dictionaries(st.sampled_from([*model.model_fields, "x"]), anything)
+    value = data.draw(members | anything)
+    try:
+        found = model.read(value)
+    except ModelError as error:
+        assert str(error).startswith(model.__name__)
+        assert error.hint
+    else:
+        assert isinstance(found, model)
+
+
+def test_a_keystore_registration_is_answered_with_a_proposal_or_a_reason():
+    assert read_submission(7) == 7
+    refused = read_submission({"status": "rejected", "reason": "tcb_status", "detail": "OutOfDate"})
+    assert isinstance(refused, Refused)
+    assert refused.reason == "tcb_status"
+    for wrong in (-1, 2**64, "7", True, None, {"status": "approved"}, {}):
+        with pytest.raises(ModelError, match="submission"):
+            read_submission(wrong)

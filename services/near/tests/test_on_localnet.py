@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import wasmtime
 from py_near.account import Account
 
 from outlayer_localnet.testing import NEAR, Localnet, localnet
-from outlayer_near import calls, nep413
+from outlayer_near import nep413
+from outlayer_near.calls import build
+from outlayer_near.calls import main as on_main
+from outlayer_near.calls import register as on_register
 from outlayer_near.errors import (
     SignatureError,
     TransactionFailedError,
@@ -21,10 +25,23 @@ from outlayer_near.errors import (
     ViewError,
 )
 from outlayer_near.events import BlockStream, find_execution_request, open_source, requests_of_block
-from outlayer_near.models import RegisterResult, ResourceMetrics, project_source, wasm_url_source
+from outlayer_near.models import (
+    AllowAll,
+    Logic,
+    Not,
+    ProjectSecret,
+    RegisterResult,
+    ResourceMetrics,
+    SecretKey,
+    Whitelist,
+    project_source,
+    secret_storage_bytes,
+    wasm_url_source,
+)
 from outlayer_near.primitives import (
     AccessKey,
     AddKey,
+    FunctionCall,
     FunctionCallPermission,
     KeyPair,
     Transfer,
@@ -57,7 +74,7 @@ def prepared():
             "key_ttl_seconds": 3600,
         }
         chain.deploy(operator, ARTIFACTS / "register.wasm", "new", registration)
-        create = calls.create_project("echo", CODE, deposit=NEAR)
+        create = on_main.create_project("echo", CODE, deposit=NEAR)
         assert chain.send(alice, MAIN, [create]).failure is None
         chain.snapshot("prepared")
         yield chain, {"alice": alice, "bob": bob, "main": main, "operator": operator}
@@ -89,8 +106,8 @@ def views(rpc) -> OutlayerViews:
     return OutlayerViews(rpc, MAIN)
 
 
-def request_echo(text: str, *, deposit: int = NEAR // 10) -> calls.FunctionCall:
-    return calls.request_execution(
+def request_echo(text: str, *, deposit: int = NEAR // 10) -> FunctionCall:
+    return on_main.request_execution(
         project_source("alice.test/echo"),
         input_data=text,
         resource_limits={"max_instructions": 1_000_000},
@@ -123,10 +140,10 @@ async def test_a_request_is_found_resolved_and_its_value_is_the_workers_own_byte
     assert shown.sender_id == found.predecessor_id == "alice.test"
 
     odd = b'{ "b":1.0, "a":"\\u00e4", "big":123456789012345678901234567890 }'
-    resolve = calls.resolve_execution(
+    resolve = on_main.resolve_execution(
         request_id,
         success=True,
-        output=calls.json_output(odd),
+        output=build.json_output(odd),
         resources=ResourceMetrics(instructions=10, time_ms=1),
     )
     await send_as("operator").send(MAIN, [resolve])
@@ -194,10 +211,10 @@ async def test_projects_and_prices_are_read_as_the_contract_holds_them(views, se
     assert (project.owner, project.name, project.active_version) == ("alice.test", "echo", "ab" * 32)
     second = wasm_url_source("http://127.0.0.1/second", "cd" * 32)
     outcome = await send_as("alice").send(
-        MAIN, [calls.add_version("echo", second, set_active=False, deposit=NEAR)]
+        MAIN, [on_main.add_version("echo", second, set_active=False, deposit=NEAR)]
     )
     assert outcome.json() == "cd" * 32
-    await send_as("alice").send(MAIN, [calls.set_active_version("echo", "cd" * 32)])
+    await send_as("alice").send(MAIN, [on_main.set_active_version("echo", "cd" * 32)])
     versions = await views.list_versions("alice.test/echo")
     assert {item.wasm_hash: item.is_active for item in versions} == {"ab" * 32: False, "cd" * 32: True}
     assert await views.get_version_count("alice.test/echo") == 2
@@ -208,23 +225,23 @@ async def test_projects_and_prices_are_read_as_the_contract_holds_them(views, se
     assert [item.project_id for item in await views.list_user_projects("alice.test")] == ["alice.test/echo"]
     assert await views.get_project("alice.test/other") is None
     assert await views.get_version("alice.test/echo", "ef" * 32) is None
-    await send_as("alice").send(MAIN, [calls.remove_version("echo", "ab" * 32)])
-    await send_as("alice").send(MAIN, [calls.delete_project("echo")])
+    await send_as("alice").send(MAIN, [on_main.remove_version("echo", "ab" * 32)])
+    await send_as("alice").send(MAIN, [on_main.delete_project("echo")])
     assert await views.list_user_projects("alice.test") == []
 
 
 async def test_the_owners_calls_reach_the_contract(views, send_as):
     owner = send_as("main")
-    before = await views.get_pricing()
-    await owner.send(MAIN, [calls.set_pricing({"base_fee": 7}), calls.set_paused(True)])
-    assert (await views.get_pricing()).base_fee == 7
-    assert (await views.get_pricing()).per_ms_fee == before.per_ms_fee
+    before = await views.get_pricing_full()
+    await owner.send(MAIN, [on_main.set_pricing({"base_fee": 7}), on_main.set_paused(True)])
+    assert (await views.get_pricing_full()).base_fee == 7
+    assert (await views.get_pricing_full()).per_ms_fee == before.per_ms_fee
     assert await views.is_paused()
     with pytest.raises(TransactionFailedError, match="Contract is paused"):
         await send_as("alice").send(MAIN, [request_echo("1")])
-    await owner.send(MAIN, [calls.set_paused(False), calls.set_event_metadata(version="1.2.0")])
+    await owner.send(MAIN, [on_main.set_paused(False), on_main.set_event_metadata(version="1.2.0")])
     assert await views.get_event_metadata() == ("near-outlayer", "1.2.0")
-    await owner.send(MAIN, [calls.set_operator("alice.test"), calls.set_owner("bob.test")])
+    await owner.send(MAIN, [on_main.set_operator("alice.test"), on_main.set_owner("bob.test")])
     assert await views.get_config() == ("bob.test", "alice.test")
     assert await views.get_max_limits() == (500_000_000_000, 180, 300)
     limits = {"max_instructions": 2_000_000, "max_execution_seconds": 1}
@@ -285,40 +302,40 @@ MEASUREMENTS = {
 async def test_measurement_sets_are_approved_from_and_until_their_times(rpc, send_as):
     register, owner = RegisterViews(rpc, "worker.test"), send_as("main")
     assert not await register.is_measurements_approved(MEASUREMENTS)
-    add = calls.add_measurement_set(MEASUREMENTS, name="worker 1")
+    add = on_register.add_measurement_set(MEASUREMENTS, name="worker 1")
     set_id = (await owner.send("worker.test", [add])).json()
     (found,) = await register.get_measurement_sets()
     assert (found.id, found.name, found.measurements) == (set_id, "worker 1", MEASUREMENTS)
     assert found.active_at(int(time.time()))
     assert await register.is_measurements_approved(MEASUREMENTS)
     assert await register.get_approved_measurements() == [MEASUREMENTS]
-    await owner.send("worker.test", [calls.expire_measurement_set(set_id, 1)])
+    await owner.send("worker.test", [on_register.expire_measurement_set(set_id, 1)])
     assert not await register.is_measurements_approved(MEASUREMENTS)
     assert not (await register.get_measurement_sets())[0].active_at(int(time.time()))
 
 
 async def test_a_rejected_quote_is_a_value_with_a_reason(rpc, send_as):
     key = str(KeyPair.generate().public_key)
-    outcome = await send_as("alice").send("worker.test", [calls.register_worker_key(key, b"no quote")])
+    outcome = await send_as("alice").send("worker.test", [on_register.register_worker_key(key, b"no quote")])
     answer = RegisterResult.model_validate(outcome.json())
     assert (answer.status, answer.reason) == ("rejected", "quote_malformed")
     register = RegisterViews(rpc, "worker.test")
     assert await register.get_worker_key(key) is None
     assert await register.get_worker_keys() == []
     assert not await register.is_worker_key_valid(key)
-    await send_as("alice").send("worker.test", [calls.remove_expired_keys()])
+    await send_as("alice").send("worker.test", [on_register.remove_expired_keys()])
 
 
 async def test_only_the_owner_changes_the_register_contract(rpc, send_as):
     for call in (
-        calls.add_measurement_set(MEASUREMENTS),
-        calls.update_collateral("{}"),
-        calls.transfer_ownership("alice.test"),
-        calls.remove_worker_keys([]),
+        on_register.add_measurement_set(MEASUREMENTS),
+        on_register.update_collateral("{}"),
+        on_register.transfer_ownership("alice.test"),
+        on_register.remove_worker_keys([]),
     ):
         with pytest.raises(TransactionFailedError):
             await send_as("alice").send("worker.test", [call])
-    await send_as("main").send("worker.test", [calls.transfer_ownership("alice.test")])
+    await send_as("main").send("worker.test", [on_register.transfer_ownership("alice.test")])
     register = RegisterViews(rpc, "worker.test")
     config = await register.get_config()
     assert (config.owner_id, config.key_ttl_seconds) == ("alice.test", 3600)
@@ -352,11 +369,37 @@ async def test_a_large_result_is_delivered_through_state(views, send_as):
     asking = asyncio.create_task(send_as("alice").send(MAIN, [request_echo("1")]))
     request_id = await pending(views)
     large = json.dumps({"data": "x" * 5000}).encode()
-    resolve = calls.submit_execution_output_and_resolve(
+    resolve = on_main.submit_execution_output_and_resolve(
         request_id,
         success=True,
-        output=calls.json_output(large),
+        output=build.json_output(large),
         resources=ResourceMetrics(instructions=10, time_ms=1),
     )
     await send_as("operator").send(MAIN, [resolve])
     assert (await asyncio.wait_for(asking, 20)).value == large
+
+
+SECRETS = "store_secrets" in {
+    item.name
+    for item in wasmtime.Module(wasmtime.Engine(), (ARTIFACTS / "outlayer.wasm").read_bytes()).exports
+}
+
+
+@pytest.mark.skipif(not SECRETS, reason="the built main contract keeps no secrets yet")
+async def test_r5_a_secret_costs_what_its_bytes_say_and_is_shown_as_it_was_stored(send_as, views):
+    accessor = ProjectSecret(project_id="alice.test/echo")
+    access = Logic(operator="Or", conditions=(Whitelist(accounts=("bob.test",)), Not(condition=AllowAll())))
+    key = SecretKey(accessor=accessor, profile="default", owner="alice.test")
+    predicted = secret_storage_bytes(key, "AQID", access) * 10**19
+    assert await views.estimate_storage_cost(accessor, "default", "alice.test", "AQID", access) == predicted
+    store = on_main.store_secrets(accessor, "default", "AQID", access, deposit=NEAR)
+    await send_as("alice").send(MAIN, [store])
+    shown = await views.get_secrets(accessor, "default", "alice.test")
+    assert shown is not None
+    assert (shown.encrypted_secrets, shown.access, shown.accessor) == ("AQID", access, accessor)
+    assert shown.storage_deposit == predicted
+    (listed,) = await views.list_user_secrets("alice.test")
+    assert (listed.profile, listed.access, listed.accessor) == ("default", access, accessor)
+    assert await views.list_profiles(accessor, "alice.test") == ["default"]
+    await send_as("alice").send(MAIN, [on_main.delete_secrets(accessor, "default")])
+    assert not await views.secrets_exist(accessor, "default", "alice.test")

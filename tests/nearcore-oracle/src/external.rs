@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
-//! The world around a replayed call: nearcore's mock, plus what its runtime charges for the trie.
+//! The world around a replayed call: nearcore's mock, plus what its runtime charges for the trie, and the
+//! yields of calls before it.
+
+use std::collections::VecDeque;
 
 use near_crypto::PublicKey;
 use near_primitives_core::hash::{CryptoHash, YieldId};
@@ -7,7 +10,7 @@ use near_primitives_core::types::{AccountId, Balance, Gas, GasWeight, Nonce, Non
 use near_primitives_core::universal_state_init::{
     DecodeMode, RawStateInit, StateInitError, UniversalStateInitCounts,
 };
-use near_vm_runner::logic::mocks::mock_external::MockedExternal;
+use near_vm_runner::logic::mocks::mock_external::{MockAction, MockedExternal};
 use near_vm_runner::logic::types::{
     ActionIndex, GlobalContractDeployMode, GlobalContractIdentifier, ReceiptIndex,
 };
@@ -20,11 +23,32 @@ pub struct Replay {
     trie_nodes: Vec<u64>,
     changes: usize,
     chain_id: String,
+    data_ids: VecDeque<CryptoHash>,
+    pending: Vec<(CryptoHash, Option<CryptoHash>)>,
 }
 
 impl Replay {
-    pub fn new(trie_nodes: Vec<u64>, chain_id: String) -> Self {
-        Self { inner: MockedExternal::new(), trie_nodes, changes: 0, chain_id }
+    pub fn new(
+        trie_nodes: Vec<u64>,
+        chain_id: String,
+        data_ids: VecDeque<CryptoHash>,
+        pending: Vec<(CryptoHash, Option<CryptoHash>)>,
+    ) -> Self {
+        Self { inner: MockedExternal::new(), trie_nodes, changes: 0, chain_id, data_ids, pending }
+    }
+
+    /// Give the yield that was made last the id that it had on its chain.
+    fn rename_yield(&mut self, made: (ReceiptIndex, CryptoHash)) -> (ReceiptIndex, CryptoHash) {
+        let Some(known) = self.data_ids.pop_front() else { return made };
+        if let Some(MockAction::YieldCreate { data_id, .. }) = self.inner.action_log.last_mut() {
+            *data_id = known;
+        }
+        (made.0, known)
+    }
+
+    fn resume_pending(&mut self, data_id: CryptoHash, data: Vec<u8>) -> bool {
+        self.inner.action_log.push(MockAction::YieldResume { data_id, data });
+        true
     }
 
     /// Trie nodes that this change is charged for.
@@ -119,6 +143,47 @@ impl External for Replay {
         )
     }
 
+    fn create_promise_yield_receipt(
+        &mut self,
+        receiver_id: AccountId,
+    ) -> Result<(ReceiptIndex, CryptoHash)> {
+        let made = self.inner.create_promise_yield_receipt(receiver_id)?;
+        Ok(self.rename_yield(made))
+    }
+
+    fn create_promise_yield_receipt_with_id(
+        &mut self,
+        receiver_id: AccountId,
+        user_yield_id: YieldId,
+    ) -> Result<Option<(ReceiptIndex, CryptoHash)>> {
+        let wanted = user_yield_id.0;
+        if self.pending.iter().any(|(_, id)| *id == Some(wanted)) {
+            return Ok(None);
+        }
+        let made = self.inner.create_promise_yield_receipt_with_id(receiver_id, user_yield_id)?;
+        Ok(made.map(|made| self.rename_yield(made)))
+    }
+
+    fn submit_promise_resume_data(&mut self, data_id: CryptoHash, data: Vec<u8>) -> Result<bool> {
+        if self.pending.iter().any(|(id, _)| *id == data_id) {
+            return Ok(self.resume_pending(data_id, data));
+        }
+        self.inner.submit_promise_resume_data(data_id, data)
+    }
+
+    fn submit_promise_resume_data_with_yield_id(
+        &mut self,
+        user_yield_id: YieldId,
+        data: Vec<u8>,
+    ) -> Result<bool> {
+        let wanted = user_yield_id.0;
+        let found = self.pending.iter().find(|(_, id)| *id == Some(wanted)).map(|(id, _)| *id);
+        match found {
+            Some(data_id) => Ok(self.resume_pending(data_id, data)),
+            None => self.inner.submit_promise_resume_data_with_yield_id(user_yield_id, data),
+        }
+    }
+
     delegate! {
         write generate_data_id() -> CryptoHash;
         read get_recorded_storage_size() -> usize;
@@ -127,13 +192,6 @@ impl External for Replay {
         read validator_total_stake() -> Result<Balance>;
         write create_action_receipt(receipt_indices: Vec<ReceiptIndex>, receiver_id: AccountId
         ) -> Result<ReceiptIndex>;
-        write create_promise_yield_receipt(receiver_id: AccountId
-        ) -> Result<(ReceiptIndex, CryptoHash)>;
-        write create_promise_yield_receipt_with_id(receiver_id: AccountId, user_yield_id: YieldId
-        ) -> Result<Option<(ReceiptIndex, CryptoHash)>>;
-        write submit_promise_resume_data(data_id: CryptoHash, data: Vec<u8>) -> Result<bool>;
-        write submit_promise_resume_data_with_yield_id(user_yield_id: YieldId, data: Vec<u8>
-        ) -> Result<bool>;
         write append_action_create_account(receipt_index: ReceiptIndex);
         write append_action_deploy_contract(receipt_index: ReceiptIndex, code: Vec<u8>);
         write append_action_deploy_global_contract(receipt_index: ReceiptIndex, code: Vec<u8>, mode: GlobalContractDeployMode

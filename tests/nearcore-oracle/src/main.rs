@@ -3,8 +3,10 @@
 //!
 //! One JSON object per line on stdin describes a call (see `Call`), one per line on stdout its outcome
 //! (see `Outcome`). The localnet's VM is compared with it: result, logs, state, receipts, gas, profile.
+//! A line `{"smith": hex}` is answered with `{"code": hex}`: the random module that the bytes lead to.
 
 mod external;
+mod smith;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -52,6 +54,24 @@ struct Call {
     storage: BTreeMap<String, String>,
     /// Trie nodes charged for each write and removal in turn; the last one for all that follow.
     trie_nodes: Vec<u64>,
+    /// Ids that the call's own yields get in turn; after them nearcore's mock makes some.
+    #[serde(default)]
+    data_ids: Vec<String>,
+    /// Yields of earlier calls that wait to be resumed.
+    #[serde(default)]
+    pending_yields: Vec<PendingYield>,
+}
+
+#[derive(Deserialize)]
+struct PendingYield {
+    data_id: String,
+    yield_id: Option<String>,
+}
+
+/// Asks for a random module instead.
+#[derive(Deserialize)]
+struct Smith {
+    smith: String,
 }
 
 #[derive(Serialize)]
@@ -102,6 +122,12 @@ fn account(text: &str) -> Fallible<AccountId> {
 
 fn amount(text: &str) -> Fallible<Balance> {
     Ok(Balance::from_yoctonear(text.parse()?))
+}
+
+fn hash(hex: &str) -> Fallible<CryptoHash> {
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(hex, &mut bytes)?;
+    Ok(CryptoHash(bytes))
 }
 
 fn context(call: &Call, code: &ContractCode) -> Fallible<VMContext> {
@@ -158,7 +184,13 @@ fn run(
 ) -> Fallible<Outcome> {
     let code = Arc::new(ContractCode::new(hex::decode(&call.code)?, None));
     let context = context(call, &code)?;
-    let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone());
+    let data_ids = call.data_ids.iter().map(|text| hash(text)).collect::<Fallible<_>>()?;
+    let pending = call
+        .pending_yields
+        .iter()
+        .map(|item| Ok((hash(&item.data_id)?, item.yield_id.as_deref().map(hash).transpose()?)))
+        .collect::<Fallible<_>>()?;
+    let mut ext = Replay::new(call.trie_nodes.clone(), call.chain_id.clone(), data_ids, pending);
     for (key, value) in &call.storage {
         ext.inner.fake_trie.insert(hex::decode(key)?, hex::decode(value)?);
     }
@@ -201,7 +233,15 @@ fn main() -> Fallible<()> {
     let cache = MockContractRuntimeCache::default();
     let mut out = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
-        let call: Call = serde_json::from_str(&line?)?;
+        let line = line?;
+        if let Ok(Smith { smith }) = serde_json::from_str(&line) {
+            let code = smith::module(&hex::decode(smith)?)?;
+            serde_json::to_writer(&mut out, &BTreeMap::from([("code", hex::encode(code))]))?;
+            out.write_all(b"\n")?;
+            out.flush()?;
+            continue;
+        }
+        let call: Call = serde_json::from_str(&line)?;
         let config = store.get_config(call.protocol_version);
         match run(&call, config, &cache) {
             Ok(outcome) => serde_json::to_writer(&mut out, &outcome)?,

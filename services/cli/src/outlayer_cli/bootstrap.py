@@ -19,6 +19,9 @@ from outlayer_cli import layout
 from outlayer_cli.errors import StackError
 from outlayer_cli.layout import Layout, Stack
 from outlayer_cli.modules import run_module
+from outlayer_near.calls import caller as on_caller
+from outlayer_near.calls import main as on_main
+from outlayer_near.calls import register as on_register
 from outlayer_near.credentials import Credentials, load_credentials, save_credentials
 from outlayer_near.errors import NearError
 from outlayer_near.primitives import (
@@ -36,11 +39,10 @@ from outlayer_near.primitives import (
 )
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender
+from outlayer_near.views import RegisterViews
 
 Say = Callable[[str], None]
 NEAR = 10**24
-TGAS = 10**12
-CALL_GAS = 300 * TGAS
 COLLATERAL_RENEWAL_SECONDS = 15 * 24 * 3600
 GENESIS_ACCOUNT = "test"
 
@@ -65,7 +67,7 @@ ACCOUNTS = (
 class _Contract:
     account_id: str
     artifact: str
-    init_args: dict[str, Any]
+    init: FunctionCall
 
 
 class _Chain:
@@ -94,14 +96,9 @@ class _Chain:
     async def act(self, signer: str, receiver: str, *actions: Action) -> Any:
         return await self.sender(signer).send(receiver, actions)
 
-    async def call(
-        self, signer: str, contract: str, method: str, args: dict[str, Any], deposit: int = 0
-    ) -> Any:
-        data = json.dumps(args, separators=(",", ":")).encode()
-        return await self.act(signer, contract, FunctionCall(method, data, CALL_GAS, deposit))
-
-    async def view(self, contract: str, method: str, args: dict[str, Any] | None = None) -> Any:
-        return await self.rpc.view(contract, method, args or {})
+    @property
+    def register(self) -> RegisterViews:
+        return RegisterViews(self.rpc, layout.OPERATOR)
 
 
 async def prepare_chain(place: Layout, stack: Stack, say: Say) -> None:
@@ -140,18 +137,17 @@ async def _ensure_accounts(chain: _Chain, say: Say) -> None:
 
 
 def _contracts(place: Layout) -> tuple[_Contract, ...]:
-    register = {
-        "owner_id": layout.MAIN_CONTRACT,
-        "init_worker_account": layout.INIT_ACCOUNT,
-        "outlayer_contract_id": layout.MAIN_CONTRACT,
-        "root_ca_der_hex": (place.tdx / "root_ca.der").read_bytes().hex(),
-        "key_ttl_seconds": None,
-    }
-    main = {"owner_id": layout.MAIN_CONTRACT, "operator_id": layout.OPERATOR}
+    register = on_register.new(
+        owner_id=layout.MAIN_CONTRACT,
+        init_worker_account=layout.INIT_ACCOUNT,
+        outlayer_contract_id=layout.MAIN_CONTRACT,
+        root_ca_der=(place.tdx / "root_ca.der").read_bytes(),
+    )
+    main = on_main.new(layout.MAIN_CONTRACT, layout.OPERATOR)
     return (
         _Contract(layout.MAIN_CONTRACT, "outlayer.wasm", main),
         _Contract(layout.OPERATOR, "register.wasm", register),
-        _Contract(layout.CALLER, "caller.wasm", {"outlayer_contract_id": layout.MAIN_CONTRACT}),
+        _Contract(layout.CALLER, "caller.wasm", on_caller.new(layout.MAIN_CONTRACT)),
     )
 
 
@@ -168,21 +164,19 @@ async def _ensure_contract(chain: _Chain, contract: _Contract, say: Say) -> None
         return
     actions: list[Action] = [DeployContract(code)]
     if present is None:
-        args = json.dumps(contract.init_args).encode()
-        actions.append(FunctionCall("new", args, CALL_GAS))
+        actions.append(contract.init)
     await chain.act(contract.account_id, contract.account_id, *actions)
     say(f"{contract.artifact} {'deployed' if present is None else 'updated'} at {contract.account_id}")
 
 
 async def _ensure_collateral(chain: _Chain, place: Layout, say: Say) -> None:
     """Give the register contract collateral of the simulated platform; renew it half-way through its life."""
-    stored = await chain.view(layout.OPERATOR, "get_collateral_info")
-    if any(float(item["next_update"]) - time.time() > COLLATERAL_RENEWAL_SECONDS for item in stored):
+    stored = await chain.register.get_collateral_info()
+    if any(item.next_update - time.time() > COLLATERAL_RENEWAL_SECONDS for item in stored):
         return
     path = place.tdx / "collateral.json"
     run_module("outlayer_attestation.platform", "collateral", "--state", str(place.tdx), "--out", str(path))
-    args = {"collateral": path.read_text()}
-    await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "update_collateral", args)
+    await chain.act(layout.MAIN_CONTRACT, layout.OPERATOR, on_register.update_collateral(path.read_text()))
     say("collateral of the simulated platform stored on chain")
 
 
@@ -191,18 +185,18 @@ async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
     wanted = Measurements.from_file(place.measurements).to_json()
     now = int(time.time())
     active = False
-    for entry in await chain.view(layout.OPERATOR, "get_measurement_sets"):
-        expired = entry["not_after"] is not None and entry["not_after"] <= now
-        if entry["measurements"] == wanted and not expired:
+    for entry in await chain.register.get_measurement_sets():
+        expired = entry.not_after is not None and entry.not_after <= now
+        if entry.measurements == wanted and not expired:
             active = True
         elif not expired:
-            args = {"id": entry["id"], "not_after": now}
-            await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "expire_measurement_set", args)
-            say(f"measurement set {entry['id']} of other code has expired")
+            expire = on_register.expire_measurement_set(entry.id, now)
+            await chain.act(layout.MAIN_CONTRACT, layout.OPERATOR, expire)
+            say(f"measurement set {entry.id} of other code has expired")
     if not active:
         name = f"worker-simulated-{wanted['rtmr1'][:12]}"
-        args = {"measurements": wanted, "name": name, "not_before": None, "not_after": None}
-        await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "add_measurement_set", args)
+        add = on_register.add_measurement_set(wanted, name=name)
+        await chain.act(layout.MAIN_CONTRACT, layout.OPERATOR, add)
         say(f"measurements predicted for the installed worker are approved on chain ({name})")
 
 
@@ -222,9 +216,11 @@ async def _write_policy(chain: _Chain, place: Layout) -> None:
     """The policy that ``verify`` judges approval by when it has no network, signed by this stack's maintainer."""
     from outlayer_cli.local_policy import write_local_policy
 
-    entries = await chain.view(layout.OPERATOR, "get_measurement_sets")
-    sets = [(entry["name"], Measurements.from_json(entry["measurements"])) for entry in entries]
-    first = min(int(entry["added_at"]) for entry in entries)
+    entries = await chain.register.get_measurement_sets()
+    sets = [
+        (entry.name or f"set {entry.id}", Measurements.from_json(entry.measurements)) for entry in entries
+    ]
+    first = min(entry.added_at for entry in entries)
     write_local_policy(place, sets, fmspc=_fmspc(place.tdx / "collateral.json"), not_before=first)
 
 

@@ -11,16 +11,17 @@ from typing import Any
 from outlayer_cli.api import Api
 from outlayer_cli.errors import CliError, UsageError
 from outlayer_cli.session import Session
+from outlayer_near.calls import main as calls
+from outlayer_near.calls.caller import ask
 from outlayer_near.credentials import load_credentials
 from outlayer_near.events import parse_event
-from outlayer_near.models import Project, wasm_url_source
+from outlayer_near.models import ExecutionSource, Project, project_source, wasm_url_source
 from outlayer_near.nep413 import sign_message
+from outlayer_near.primitives import FunctionCall
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender, TxOutcome
 from outlayer_near.views import OutlayerViews
 
-TGAS = 10**12
-CALL_GAS = 300 * TGAS
 # the contract's storage prices: outlayer.md §1.5; what is attached above the cost comes back
 STORAGE_DEPOSIT = 10**23
 MAX_WASM_BYTES = 64 * 1024 * 1024
@@ -67,9 +68,8 @@ async def deploy_project(
         views = OutlayerViews(rpc, stack.contract_id)
         sender = Sender(rpc, account, credentials.key_pair)
         project = await views.get_project(project_id)
-        outcome = await _set_code(
-            sender, views, stack.contract_id, project, name, source.to_json(), sha256, activate
-        )
+        action = await _code_change(views, project, name, source, sha256, activate)
+        outcome = None if action is None else await sender.send(stack.contract_id, [action])
     return {
         "project_id": project_id,
         "version_key": sha256,
@@ -79,29 +79,21 @@ async def deploy_project(
     }
 
 
-async def _set_code(
-    sender: Sender,
+async def _code_change(
     views: OutlayerViews,
-    contract_id: str,
     project: Project | None,
     name: str,
-    source: dict[str, Any],
+    source: ExecutionSource,
     version_key: str,
     activate: bool,
-) -> TxOutcome | None:
-    """The one transaction that is needed; None when the chain has this code as it is asked for."""
-
-    async def call(method: str, deposit: int, **args: Any) -> TxOutcome:
-        return await sender.call(contract_id, method, args, gas=CALL_GAS, deposit=deposit)
-
+) -> FunctionCall | None:
+    """The one call that is needed; None when the chain has this code as it is asked for."""
     if project is None:
-        return await call("create_project", STORAGE_DEPOSIT, name=name, source=source)
+        return calls.create_project(name, source, deposit=STORAGE_DEPOSIT)
     if await views.get_version(project.project_id, version_key) is None:
-        return await call(
-            "add_version", STORAGE_DEPOSIT, project_name=name, source=source, set_active=activate
-        )
+        return calls.add_version(name, source, set_active=activate, deposit=STORAGE_DEPOSIT)
     if activate and project.active_version != version_key:
-        return await call("set_active_version", 0, project_name=name, version_key=version_key)
+        return calls.set_active_version(name, version_key)
     return None
 
 
@@ -147,14 +139,17 @@ async def request_execution(
             raise CliError(f"there is no project {project}", hint="see: outlayer project list ACCOUNT")
         deposit = await views.estimate_execution_cost(limits)
         sender = Sender(rpc, account, credentials.key_pair)
-        receiver, method = (via, "ask") if via else (stack.contract_id, "request_execution")
         if via:
-            args: dict[str, Any] = {"project_id": project, "input_data": text, "response_format": "Json"}
+            action = ask(project, text, response_format="Json", resource_limits=limits, deposit=deposit)
         else:
-            source = {"Project": {"project_id": project, "version_key": None}}
-            args = {"source": source, "input_data": text, "response_format": "Json"}
-        args["resource_limits"] = limits
-        outcome = await sender.call(receiver, method, args, gas=CALL_GAS, deposit=deposit, timeout=240)
+            action = calls.request_execution(
+                project_source(project),
+                input_data=text,
+                resource_limits=limits,
+                response_format="Json",
+                deposit=deposit,
+            )
+        outcome = await sender.send(via or stack.contract_id, [action], timeout=240)
     value = outcome.json()
     return {
         "tx_hash": outcome.tx_hash,

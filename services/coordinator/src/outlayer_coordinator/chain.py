@@ -54,7 +54,7 @@ class NearChain:
         self._register = RegisterViews(rpc, operator_account_id)
 
     async def pricing(self) -> Pricing:
-        found = await _asked(self._main.get_pricing())
+        found = await _asked(self._main.get_pricing_full())
         return Pricing(found.base_fee_usd, found.per_million_instructions_fee_usd, found.per_sec_fee_usd)
 
     async def project_uuid(self, project_id: str) -> str | None:

@@ -52,7 +52,9 @@ class Call:
     """One function call.
 
     ``trie_nodes``: how many trie nodes each write or removal in turn is charged for; the last number
-    stands for all that follow.
+    stands for all that follow. ``data_ids``: what the call's own yields are named, in turn; where they end,
+    names are made up. ``pending_yields``: yields of earlier calls that wait, each with its data id and, if
+    it has one, the id that the contract chose.
     """
 
     code: bytes
@@ -61,6 +63,8 @@ class Call:
     storage: Mapping[bytes, bytes] = field(default_factory=dict)
     promise_results: tuple[PromiseResult, ...] = ()
     trie_nodes: tuple[int, ...] = (0,)
+    data_ids: tuple[bytes, ...] = ()
+    pending_yields: tuple[tuple[bytes, bytes | None], ...] = ()
 
     def to_json(self, protocol_version: int) -> dict[str, Json]:
         """The line that the oracle reads."""
@@ -77,6 +81,11 @@ class Call:
             "promise_results": [None if r is None else r.hex() for r in self.promise_results],
             "storage": {key.hex(): value.hex() for key, value in self.storage.items()},
             "trie_nodes": list(self.trie_nodes),
+            "data_ids": [data_id.hex() for data_id in self.data_ids],
+            "pending_yields": [
+                {"data_id": data_id.hex(), "yield_id": None if chosen is None else chosen.hex()}
+                for data_id, chosen in self.pending_yields
+            ],
         }
         return data
 
@@ -105,7 +114,13 @@ class MemoryExternal:
     """
 
     def __init__(
-        self, storage: Mapping[bytes, bytes], *, trie_nodes: tuple[int, ...] = (0,), code: bytes = b""
+        self,
+        storage: Mapping[bytes, bytes],
+        *,
+        trie_nodes: tuple[int, ...] = (0,),
+        code: bytes = b"",
+        data_ids: tuple[bytes, ...] = (),
+        pending_yields: tuple[tuple[bytes, bytes | None], ...] = (),
     ) -> None:
         self.storage = dict(storage)
         self.actions: list[dict[str, Json]] = []
@@ -113,6 +128,8 @@ class MemoryExternal:
         self._trie_nodes = trie_nodes
         self._changes = 0
         self._touched = 0
+        self._known_ids = list(data_ids)
+        self._pending = pending_yields
         self._data_ids = 0
         self._code_hash = hashlib.sha256(code).digest()
 
@@ -150,6 +167,8 @@ class MemoryExternal:
         return len(self.actions) - 1
 
     def _data_id(self) -> bytes:
+        if self._known_ids:
+            return self._known_ids.pop(0)
         digest = hashlib.sha256(self._data_ids.to_bytes(8, "little")).digest()
         self._data_ids += 1
         return digest
@@ -173,6 +192,8 @@ class MemoryExternal:
         self, receiver: str, yield_id: bytes
     ) -> tuple[int, bytes] | None:
         """A yielded receipt, unless the id is taken."""
+        if any(chosen == yield_id for _, chosen in self._pending):
+            return None
         name = b58encode(yield_id)
         if any(action.get("YieldCreate", {}).get("yield_id") == name for action in self.actions):
             return None
@@ -181,13 +202,18 @@ class MemoryExternal:
         return index, data_id
 
     def submit_promise_resume_data(self, data_id: bytes, data: bytes) -> bool:
-        """Whether the yield was created in this call."""
+        """Whether the yield was created in this call or waits from an earlier one."""
         name = b58encode(data_id)
         self._log("YieldResume", data_id=name, data=list(data))
+        if any(waiting == data_id for waiting, _ in self._pending):
+            return True
         return any(action.get("YieldCreate", {}).get("data_id") == name for action in self.actions)
 
     def submit_promise_resume_data_with_yield_id(self, yield_id: bytes, data: bytes) -> bool:
-        """Whether the yield was created in this call."""
+        """Whether the yield was created in this call or waits from an earlier one."""
+        for data_id, chosen in self._pending:
+            if chosen == yield_id:
+                return self.submit_promise_resume_data(data_id, data)
         name = b58encode(yield_id)
         for action in self.actions:
             created = action.get("YieldCreate", {})
@@ -268,7 +294,13 @@ def _mock_action(action: Action, gas_weight: int) -> tuple[str, dict[str, Json]]
 
 def run_here(call: Call, params: Params, *, cache_dir: Path | None = None) -> Observed:
     """Run the call in this package's VM."""
-    ext = MemoryExternal(call.storage, trie_nodes=call.trie_nodes, code=call.code)
+    ext = MemoryExternal(
+        call.storage,
+        trie_nodes=call.trie_nodes,
+        code=call.code,
+        data_ids=call.data_ids,
+        pending_yields=call.pending_yields,
+    )
     outcome = vm.run(
         call.code, call.method, call.context, ext, call.promise_results, params, cache_dir=cache_dir
     )
@@ -302,7 +334,10 @@ class _Watched:
         self._inner = inner
         self.storage: dict[bytes, bytes] = {}
         self.trie_nodes_each: list[int] = []
+        self.data_ids: list[bytes] = []
+        self.pending_yields: list[tuple[bytes, bytes | None]] = []
         self._seen: set[bytes] = set()
+        self._own_yield_ids: set[bytes] = set()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -340,6 +375,39 @@ class _Watched:
         self._note(key, old)
         return old
 
+    def create_promise_yield_receipt(self, receiver: str) -> tuple[int, bytes]:
+        """Yield."""
+        made = self._inner.create_promise_yield_receipt(receiver)
+        self.data_ids.append(made[1])
+        return made
+
+    def create_promise_yield_receipt_with_id(
+        self, receiver: str, yield_id: bytes
+    ) -> tuple[int, bytes] | None:
+        """Yield under an id; a taken one is that of an earlier call, or of this one."""
+        made = self._inner.create_promise_yield_receipt_with_id(receiver, yield_id)
+        if made is not None:
+            self.data_ids.append(made[1])
+            self._own_yield_ids.add(yield_id)
+        elif yield_id not in self._own_yield_ids:
+            # which data id it has cannot be seen and does not matter
+            self.pending_yields.append((hashlib.sha256(yield_id).digest(), yield_id))
+        return made
+
+    def submit_promise_resume_data(self, data_id: bytes, data: bytes) -> bool:
+        """Resume."""
+        known = self._inner.submit_promise_resume_data(data_id, data)
+        if known and data_id not in self.data_ids:
+            self.pending_yields.append((data_id, None))
+        return known
+
+    def submit_promise_resume_data_with_yield_id(self, yield_id: bytes, data: bytes) -> bool:
+        """Resume by id."""
+        known = self._inner.submit_promise_resume_data_with_yield_id(yield_id, data)
+        if known and yield_id not in self._own_yield_ids:
+            self.pending_yields.append((hashlib.sha256(yield_id).digest(), yield_id))
+        return known
+
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
@@ -348,13 +416,34 @@ class Recorded:
     call: Call
     outcome: vm.VMOutcome
 
+    def unlike(self, again: Observed) -> dict[str, tuple[Json, Json]]:
+        """What a replay shows that the chain did not: name, then the chain's value and the replay's.
+
+        Receipts are numbered otherwise on a chain; that one was returned is compared, not its number.
+        """
+        here = self.outcome
+        returned: Json = "none"
+        if isinstance(here.return_data, bytes):
+            returned = {"value": here.return_data.hex()}
+        elif here.return_data is not None:
+            returned = "receipt"
+        there = (
+            "receipt" if isinstance(again.returned, dict) and "receipt" in again.returned else again.returned
+        )
+        pairs: dict[str, tuple[Json, Json]] = {
+            "burnt_gas": (here.burnt_gas, again.burnt_gas),
+            "used_gas": (here.used_gas, again.used_gas),
+            "returned": (returned, there),
+            "logs": (list(here.logs), again.logs),
+            "error": (None if here.error is None else here.error.debug(), again.error),
+            "balance": (here.balance, again.balance),
+            "storage_usage": (here.storage_usage, again.storage_usage),
+        }
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
 
 class Recorder:
-    """Records the calls of this process while it is entered, with the state that each one read.
-
-    Calls that depend on what a single call cannot hold (resuming a yield of an earlier call, the code
-    of the account) still replay with equal gas, except where their result decides the contract's path.
-    """
+    """Records the calls of this process while it is entered, with the state that each one read."""
 
     def __init__(self) -> None:
         self.calls: list[Recorded] = []
@@ -382,7 +471,16 @@ class Recorder:
         with self._lock:
             watched, code, method, ctx, results = self._open.pop(id(ext))
             nodes = tuple(watched.trie_nodes_each) or (0,)
-            call = Call(code, method, ctx, dict(watched.storage), results, nodes)
+            call = Call(
+                code,
+                method,
+                ctx,
+                dict(watched.storage),
+                results,
+                nodes,
+                tuple(watched.data_ids),
+                tuple(watched.pending_yields),
+            )
             self.calls.append(Recorded(call, outcome))
 
 
@@ -405,17 +503,24 @@ class Oracle:
             if stream is not None:
                 stream.close()
 
-    def run(self, call: Call) -> Observed:
-        """Run the call in nearcore's VM."""
+    def _ask(self, question: Json) -> Json:
         stdin, stdout = self._process.stdin, self._process.stdout
         if stdin is None or stdout is None:
             raise OracleError("the oracle has no pipes")
-        stdin.write(json.dumps(call.to_json(self._protocol_version)) + "\n")
+        stdin.write(json.dumps(question) + "\n")
         stdin.flush()
         line = stdout.readline()
         if not line:
             raise OracleError("the oracle program ended", hint="Run it by hand with the same line.")
-        answer = json.loads(line)
+        return json.loads(line)
+
+    def random_module(self, seed: bytes) -> bytes:
+        """A valid module that exports ``go``, made of these bytes by wasm-smith; more bytes, larger modules."""
+        return bytes.fromhex(self._ask({"smith": seed.hex()})["code"])
+
+    def run(self, call: Call) -> Observed:
+        """Run the call in nearcore's VM."""
+        answer = self._ask(call.to_json(self._protocol_version))
         if "runner_error" in answer:
             raise OracleError(f"nearcore's VM could not run the call: {answer['runner_error']}")
         error = answer.pop("error")

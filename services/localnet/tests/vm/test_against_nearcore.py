@@ -47,6 +47,11 @@ def curve_call(calls, data_hex: str) -> Call:
     return Call(code=code, method="go", context=make_context(prepaid_gas=10**15))
 
 
+def smith_call(code: bytes) -> Call:
+    """A call of a module that wasm-smith made; loops that do not end run out of gas."""
+    return Call(code=code, method="go", context=make_context(prepaid_gas=3 * 10**11))
+
+
 def differences(ours: Observed, theirs: Observed) -> dict[str, tuple[object, object]]:
     pairs = ((f.name, getattr(ours, f.name), getattr(theirs, f.name)) for f in dataclasses.fields(Observed))
     return {name: (a, b) for name, a, b in pairs if a != b}
@@ -92,6 +97,22 @@ def test_curves_and_signatures_do_what_nearcore_recorded(params, cache_dir):
     for row in RECORDED["curves"]:
         ours = run_here(curve_call(row["calls"], row["data"]), params, cache_dir=cache_dir)
         assert changes(ours, row["outcome"]) == {}, row["calls"][0][0]
+
+
+def test_random_modules_do_what_nearcore_recorded(params, cache_dir):
+    for number, row in enumerate(RECORDED["random_modules"]):
+        ours = run_here(smith_call(bytes.fromhex(row["code"])), params, cache_dir=cache_dir)
+        assert changes(ours, row["outcome"]) == {}, f"module {number}"
+
+
+@needs_oracle
+def test_new_random_modules_equal_nearcore(params, cache_dir):
+    chance = random.Random(base := random.randrange(1 << 40))
+    with Oracle(ORACLE) as oracle:
+        for number in range(200):
+            call = smith_call(oracle.random_module(chance.randbytes(chance.randrange(200, 6_000))))
+            ours = run_here(call, params, cache_dir=cache_dir)
+            assert differences(ours, oracle.run(call)) == {}, f"module {number} of seed {base}"
 
 
 @needs_oracle

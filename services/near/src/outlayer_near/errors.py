@@ -67,3 +67,7 @@ class SignatureError(NearError):
 
 class EventError(NearError):
     """A block or an event log does not have the form that its standard gives it."""
+
+
+class ModelError(CodecError):
+    """JSON that does not have the form of the model asked for."""

@@ -19,10 +19,9 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import httpx
-from pydantic import ValidationError
 
-from outlayer_near.errors import EventError, RpcError, RpcUnavailableError
-from outlayer_near.models import RequestData
+from outlayer_near.errors import EventError, ModelError, RpcError, RpcUnavailableError
+from outlayer_near.models import MAIN_EVENTS, ExecutionRequested, RequestData, read_event
 from outlayer_near.rpc import NearRpc
 
 EVENT_PREFIX = "EVENT_JSON:"
@@ -416,18 +415,17 @@ def events_of_block(
 def parse_request(event: ContractEvent) -> RequestEvent:
     """The request of an ``execution_requested`` event. Raises ``EventError`` when its data has another form."""
     try:
-        item = event.data[0]
-        request = RequestData.parse(item["request_data"])
-        data_id = bytes(item["data_id"])
-    except (TypeError, KeyError, IndexError, ValueError, ValidationError) as error:
+        found = read_event(MAIN_EVENTS, REQUESTED, event.data)
+    except ModelError as error:
         raise EventError(
-            f"an execution_requested event in block {event.block_height} cannot be read"
+            f"an execution_requested event in block {event.block_height} cannot be read: {error}"
         ) from error
-    if len(data_id) != 32:
-        raise EventError(f"the data id of request {request.request_id} has {len(data_id)} bytes, expected 32")
+    if not found:
+        raise EventError(f"an execution_requested event in block {event.block_height} is empty")
+    requested: ExecutionRequested = found[0]
     return RequestEvent(
-        request=request,
-        data_id=data_id,
+        request=requested.request_data,
+        data_id=requested.data_id,
         tx_hash=event.receipt.tx_hash,
         receipt_id=event.receipt.receipt_id,
         predecessor_id=event.receipt.predecessor_id,

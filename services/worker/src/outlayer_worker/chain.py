@@ -17,7 +17,7 @@ from outlayer_near.errors import (
 )
 from outlayer_near.events import BlockSource, RequestEvent, find_execution_request
 from outlayer_near.models import ExecutionSource
-from outlayer_near.primitives import FunctionCall, KeyPair, b58encode
+from outlayer_near.primitives import KeyPair, b58encode
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender, TxOutcome
 from outlayer_near.views import OutlayerViews
@@ -27,7 +27,6 @@ from outlayer_worker.jobs import NearRequest
 from outlayer_worker.resolution import Resolution, resolve_call
 
 PROJECT_SECONDS = 3.0
-RESOLVE_GAS = 300 * 10**12
 CALLBACK_WAITS = (0.0, 1.0, 3.0)
 
 
@@ -184,8 +183,7 @@ class Chain:
         """
         if not await self.is_waiting(resolution.request_id):
             raise RequestGoneError(resolution.request_id)
-        method, arguments = resolve_call(resolution)
-        action = FunctionCall(method, arguments, RESOLVE_GAS, 0)
+        action = resolve_call(resolution)
         try:
             signed = await self._sender.submit(self._contract_id, [action])
             on_sent(b58encode(signed.hash()))

@@ -11,6 +11,7 @@ import structlog
 
 from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.record import registration_report_data
+from outlayer_near.calls.register import register_worker_key
 from outlayer_near.errors import NearError
 from outlayer_near.models import RegisterResult
 from outlayer_near.rpc import NearRpc
@@ -20,7 +21,6 @@ from outlayer_worker.errors import RegistrationError
 
 log = structlog.get_logger(__name__)
 
-REGISTER_GAS = 300 * 10**12
 CHECK_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
@@ -60,11 +60,8 @@ class Registration:
     async def register(self) -> None:
         """Send a quote over the key. Raises ``RegistrationError`` when the contract rejects it."""
         quote = await self._quote(registration_report_data(self._public_key))
-        arguments = {"public_key": self._public_key, "tdx_quote_hex": quote.hex()}
-        outcome = await self._sender.call(
-            self._operator_id, "register_worker_key", arguments, gas=REGISTER_GAS
-        )
-        result = RegisterResult.model_validate(outcome.json())
+        outcome = await self._sender.send(self._operator_id, [register_worker_key(self._public_key, quote)])
+        result = RegisterResult.read(outcome.json())
         if result.status != "approved":
             raise RegistrationError(
                 f"the register contract rejected this worker: {result.reason}: {result.detail}",

@@ -5,7 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outlayer_worker.output import json_string
+from outlayer_near.calls.build import Output
+from outlayer_near.calls.main import resolve_execution, submit_execution_output_and_resolve
+from outlayer_near.models import ResourceMetrics
+from outlayer_near.primitives import FunctionCall
 
 # A yield is resumed with at most 1024 bytes; the margin is for the contract's own encoding of the response.
 INLINE_LIMIT = 900
@@ -24,32 +27,25 @@ class Resolution:
     refund_usd: int | None = None
 
 
-def resolve_call(resolution: Resolution) -> tuple[str, bytes]:
-    """Method and JSON arguments: inline when the response fits into the resumed yield, else through state."""
-    response = _response(resolution)
-    request = b'{"request_id":%d' % resolution.request_id
-    if len(response) < INLINE_LIMIT or resolution.output is None:
-        return "resolve_execution", request + b',"response":' + response + b"}"
-    return "submit_execution_output_and_resolve", request + b"," + _fields(resolution) + b"}"
-
-
-def _response(resolution: Resolution) -> bytes:
-    return b"{" + _fields(resolution) + b"}"
-
-
-def _fields(resolution: Resolution) -> bytes:
-    used = b'{"instructions":%d,"time_ms":%d,"compile_time_ms":null}' % (
-        resolution.instructions,
-        resolution.time_ms,
+def resolve_call(resolution: Resolution) -> FunctionCall:
+    """The call: inline when the response fits into the resumed yield, else through state."""
+    output = None if resolution.output is None else Output(resolution.output)
+    used = ResourceMetrics(instructions=resolution.instructions, time_ms=resolution.time_ms)
+    inline = resolve_execution(
+        resolution.request_id,
+        success=resolution.success,
+        output=output,
+        resources=used,
+        error=resolution.error,
+        refund_usd=resolution.refund_usd,
     )
-    refund = b"null" if resolution.refund_usd is None else b"%d" % resolution.refund_usd
-    return b",".join(
-        (
-            b'"success":' + (b"true" if resolution.success else b"false"),
-            b'"output":' + (resolution.output if resolution.output is not None else b"null"),
-            b'"error":' + (json_string(resolution.error) if resolution.error is not None else b"null"),
-            b'"resources_used":' + used,
-            b'"compilation_note":null',
-            b'"refund_usd":' + refund,
-        )
+    if output is None or len(inline.args) < INLINE_LIMIT:
+        return inline
+    return submit_execution_output_and_resolve(
+        resolution.request_id,
+        success=resolution.success,
+        output=output,
+        resources=used,
+        error=resolution.error,
+        refund_usd=resolution.refund_usd,
     )

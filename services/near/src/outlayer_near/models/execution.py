@@ -1,56 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""The contracts' JSON as typed models: what views return, what events carry, what methods take."""
+"""Main contract: requests, results, projects, prices (outlayer.md §1.2)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from outlayer_near.models.base import U32, U64, U128, Model, without_nulls
 
 DEFAULT_MAX_INSTRUCTIONS = 1_000_000_000
 DEFAULT_MAX_MEMORY_MB = 128
 DEFAULT_MAX_EXECUTION_SECONDS = 60
 DEFAULT_BUILD_TARGET = "wasm32-wasip1"
 
-
-def _amount(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError("an amount is a string of decimal digits")  # noqa: TRY004 - pydantic wants ValueError
-    if isinstance(value, str) and not (value.isascii() and value.isdecimal()):
-        raise ValueError("an amount is a string of decimal digits")
-    number = int(value)
-    if not 0 <= number < 2**128:
-        raise ValueError("an amount is an unsigned 128-bit number")
-    return number
-
-
-U128 = Annotated[int, BeforeValidator(_amount), PlainSerializer(str, return_type=str)]
-"""An amount: an int here, a string of decimal digits in JSON."""
-
-
 ResponseFormat = Literal["Bytes", "Text", "Json"]
 
 
-def _without_nulls(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: item for key, item in value.items() if item is not None}
-    return value
-
-
-class _Model(BaseModel):
-    # what contracts of a later version add must not break an older reader
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class GitHubSource(_Model):
+class GitHubSource(Model):
     repo: str
     commit: str
     build_target: str | None = None
 
 
-class WasmUrlSource(_Model):
+class WasmUrlSource(Model):
     """``hash`` is the SHA-256 of the code, 64 lower-case hex digits."""
 
     url: str
@@ -58,12 +31,12 @@ class WasmUrlSource(_Model):
     build_target: str | None = None
 
 
-class ProjectSource(_Model):
+class ProjectSource(Model):
     project_id: str
     version_key: str | None = None
 
 
-class ExecutionSource(_Model):
+class ExecutionSource(Model):
     """Externally tagged: exactly one of the three is set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -78,6 +51,10 @@ class ExecutionSource(_Model):
             raise ValueError("a source is exactly one of GitHub, WasmUrl and Project")
         return self
 
+    @model_serializer(mode="wrap")
+    def _only_the_one(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: item for name, item in write(self).items() if item is not None}
+
     def to_json(self) -> dict[str, Any]:
         return self.model_dump(by_alias=True, exclude_none=True)
 
@@ -90,28 +67,28 @@ def project_source(project_id: str, version_key: str | None = None) -> Execution
     return ExecutionSource(Project=ProjectSource(project_id=project_id, version_key=version_key))
 
 
-class ResourceLimits(_Model):
+class ResourceLimits(Model):
     """Limits of one run. R10: what is absent or null takes the contract's default."""
 
-    max_instructions: int = Field(default=DEFAULT_MAX_INSTRUCTIONS, ge=0, lt=2**64)
-    max_memory_mb: int = Field(default=DEFAULT_MAX_MEMORY_MB, ge=0, lt=2**32)
-    max_execution_seconds: int = Field(default=DEFAULT_MAX_EXECUTION_SECONDS, ge=0, lt=2**64)
+    max_instructions: U64 = DEFAULT_MAX_INSTRUCTIONS
+    max_memory_mb: U32 = DEFAULT_MAX_MEMORY_MB
+    max_execution_seconds: U64 = DEFAULT_MAX_EXECUTION_SECONDS
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_absent(cls, value: Any) -> Any:
-        return {} if value is None else _without_nulls(value)
+        return {} if value is None else without_nulls(value)
 
 
-class SecretsReference(_Model):
+class SecretsReference(Model):
     profile: str
     account_id: str
 
 
-class RequestData(_Model):
+class RequestData(Model):
     """``request_data`` of an ``execution_requested`` event (a JSON text inside the event's JSON)."""
 
-    request_id: int = Field(ge=0, lt=2**64)
+    request_id: U64
     sender_id: str
     predecessor_id: str
     code_source: ExecutionSource
@@ -132,14 +109,10 @@ class RequestData(_Model):
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, value: Any) -> Any:
-        return _without_nulls(value)
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        return cls.model_validate_json(text)
+        return without_nulls(value)
 
 
-class PendingRequest(_Model):
+class PendingRequest(Model):
     """What the main contract's ``get_request`` shows. ``sender_id`` is the caller (predecessor), not the signer.
 
     ``input_data`` is set only when the input is too large for the event.
@@ -163,10 +136,10 @@ class PendingRequest(_Model):
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, value: Any) -> Any:
-        return _without_nulls(value)
+        return without_nulls(value)
 
 
-class Project(_Model):
+class Project(Model):
     project_id: str
     uuid: str
     owner: str
@@ -176,7 +149,7 @@ class Project(_Model):
     storage_deposit: U128 = 0
 
 
-class Version(_Model):
+class Version(Model):
     """``wasm_hash`` is really the version key (the contract's name for it is historical)."""
 
     wasm_hash: str
@@ -185,7 +158,7 @@ class Version(_Model):
     is_active: bool = False
 
 
-class Pricing(_Model):
+class Pricing(Model):
     """NEAR fees in yoctoNEAR, USD fees in micro-USD."""
 
     base_fee: U128
@@ -198,73 +171,7 @@ class Pricing(_Model):
     per_compile_ms_fee_usd: U128
 
 
-class MeasurementSet(_Model):
-    """Times are unix seconds; None means no bound on that side."""
-
-    id: int
-    name: str | None = None
-    measurements: dict[str, str]
-    not_before: int | None = None
-    not_after: int | None = None
-    added_at: int = 0
-
-    def active_at(self, now: int) -> bool:
-        return (self.not_before is None or self.not_before <= now) and (
-            self.not_after is None or now < self.not_after
-        )
-
-
-class WorkerKey(_Model):
-    public_key: str
-    measurement_set: int
-    measurements: dict[str, str]
-    tcb_status: str
-    fmspc: str
-    verified_at: int
-    expires_at: int
-    quote_report_sha256: str | None = None
-
-
-class RegisterResult(_Model):
-    """Answer of ``register_worker_key``: ``approved``, or ``rejected`` with a reason code."""
-
-    status: Literal["approved", "rejected"]
-    public_key: str | None = None
-    measurement_set: int | None = None
-    tcb_status: str | None = None
-    fmspc: str | None = None
-    verified_at: int | None = None
-    expires_at: int | None = None
-    reason: str | None = None
-    detail: str | None = None
-
-
-class CollateralInfo(_Model):
-    """What the register contract holds for one platform. Times are unix seconds."""
-
-    fmspc: str
-    sha256: str
-    tcb_evaluation_data_number: int
-    issue_date: int
-    next_update: int
-    stored_at: int
-
-
-class RootCa(_Model):
-    """The root that quotes must chain to; ``simulated`` when it is not Intel's."""
-
-    sha256: str
-    simulated: bool
-
-
-class RegisterConfig(_Model):
-    owner_id: str
-    init_worker_account: str
-    outlayer_contract_id: str
-    key_ttl_seconds: int
-
-
-class RequestParams(_Model):
+class RequestParams(Model):
     """``params`` of ``request_execution``. A caller cannot name a storage namespace (R1), so there is no uuid."""
 
     force_rebuild: bool = False
@@ -276,13 +183,13 @@ class RequestParams(_Model):
         return self.model_dump(exclude_none=True)
 
 
-class ResourceMetrics(_Model):
-    instructions: int = Field(ge=0, lt=2**64)
-    time_ms: int = Field(ge=0, lt=2**64)
+class ResourceMetrics(Model):
+    instructions: U64
+    time_ms: U64
     compile_time_ms: int | None = None
 
 
-class ExecutionResponse(_Model):
+class ExecutionResponse(Model):
     """What a worker resolves a request with. ``output`` is externally tagged: Bytes, Text or Json."""
 
     success: bool
@@ -293,6 +200,9 @@ class ExecutionResponse(_Model):
     refund_usd: int | None = None
 
 
-def to_json_text(value: Any) -> str:
-    """Compact JSON, not ASCII-escaped: the one form in which we send JSON to contracts."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+class CallerAnswer(Model):
+    """What the example contract got in its callback; ``ok`` is false for a failed or refused execution."""
+
+    request_tx_input: str
+    value: Any = None
+    ok: bool

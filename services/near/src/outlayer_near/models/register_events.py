@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: MIT
+"""Data of the register contract's events (standard ``outlayer-register``)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import TypeAdapter
+
+from outlayer_near.models.base import U32, U64, Model
+from outlayer_near.models.events import EventKinds
+from outlayer_near.models.register import CollateralInfo, MeasurementSet, PendingPolicy, PolicyVersion, Role
+
+REGISTER_STANDARD = "outlayer-register"
+
+
+class WorkerKeyRegistered(Model):
+    """Registered, or verified again. ``renewed``: the key was there before and lives on."""
+
+    public_key: str
+    role: Role = "worker"
+    measurement_set: U32
+    tcb_status: str
+    fmspc: str
+    expires_at: U64
+    renewed: bool
+
+
+class WorkerKeyRejected(Model):
+    public_key: str
+    reason: str
+    detail: str
+
+
+class WorkerKeysRemoved(Model):
+    public_keys: tuple[str, ...]
+    reason: Literal["owner", "expired"]
+
+
+class PolicyRevoked(Model):
+    version: U32
+
+
+class PolicyDelayRaised(Model):
+    policy_delay_seconds: U64
+
+
+class OwnershipTransferred(Model):
+    old_owner: str
+    new_owner: str
+
+
+REGISTER_EVENTS: EventKinds = {
+    "worker_key_registered": TypeAdapter(tuple[WorkerKeyRegistered, ...]),
+    "worker_key_reverified": TypeAdapter(tuple[WorkerKeyRegistered, ...]),
+    "worker_key_rejected": TypeAdapter(tuple[WorkerKeyRejected, ...]),
+    "worker_keys_removed": TypeAdapter(tuple[WorkerKeysRemoved, ...]),
+    "measurement_set_added": TypeAdapter(tuple[MeasurementSet, ...]),
+    "measurement_set_changed": TypeAdapter(tuple[MeasurementSet, ...]),
+    "policy_proposed": TypeAdapter(tuple[PendingPolicy, ...]),
+    "policy_cancelled": TypeAdapter(tuple[PendingPolicy, ...]),
+    "policy_activated": TypeAdapter(tuple[PolicyVersion, ...]),
+    "policy_revoked": TypeAdapter(tuple[PolicyRevoked, ...]),
+    "policy_delay_raised": TypeAdapter(tuple[PolicyDelayRaised, ...]),
+    "collateral_updated": TypeAdapter(tuple[CollateralInfo, ...]),
+    "ownership_transferred": TypeAdapter(tuple[OwnershipTransferred, ...]),
+}
