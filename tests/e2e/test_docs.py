@@ -28,7 +28,7 @@ def commands(page: Path) -> str:
 
 def test_the_readme_names_only_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text() + "".join(p.read_text() for p in (ROOT / "make").glob("*.mk"))
-    named = set(re.findall(r"make ([a-z][a-z-]+)", (ROOT / "README.md").read_text()))
+    named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]+)", (ROOT / "README.md").read_text(), re.MULTILINE))
     assert named
     for target in named:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
