@@ -71,6 +71,11 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     imp::sha256(data)
 }
 
+pub fn sha512(data: &[u8]) -> [u8; 64] {
+    use sha2::Digest;
+    sha2::Sha512::digest(data).into()
+}
+
 /// 0x04 ‖ x ‖ y to (0x02 or 0x03) ‖ x. What y adds beyond its parity is redundant: each key that gets here
 /// is itself covered by a signature or a hash.
 fn compress(key: &[u8]) -> Option<[u8; 33]> {
