@@ -191,6 +191,7 @@ impl Approvals {
         report_data: &[u8; 64],
         roles: &[Role],
     ) -> Result<Appraised, Refusal> {
+        Policy::default().judge_attributes(verified)?;
         let measurements = Measurements::new(verified.mrtd, verified.rtmr);
         let mut matching = self.sets.matching(&measurements, now());
         matching.retain(|set| roles.contains(&set.role));
@@ -217,7 +218,7 @@ fn accepting<'a>(
 ) -> Result<Option<&'a MeasurementSet>, Rejection> {
     let mut refused = None;
     for set in sets {
-        match rules(&set.platform).judge(verified, now()) {
+        match rules(&set.platform).judge_platform(verified, now()) {
             Ok(()) => return Ok(Some(set)),
             Err(rejection) => refused = refused.or(Some(rejection)),
         }

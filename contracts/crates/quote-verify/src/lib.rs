@@ -222,10 +222,20 @@ impl Default for Policy {
 
 impl Policy {
     pub fn judge(&self, verified: &Verified, now: u64) -> Result<(), Rejection> {
+        self.judge_attributes(verified)?;
+        self.judge_platform(verified, now)
+    }
+
+    /// How the TD was made, which is the TD's part and not the platform's.
+    pub fn judge_attributes(&self, verified: &Verified) -> Result<(), Rejection> {
         if verified.td_attributes != self.td_attributes {
             let detail = format!("{:#x}, expected {:#x}", verified.td_attributes, self.td_attributes);
             return Err(Rejection::new(Reason::QuoteInvalid, "td_attributes", detail));
         }
+        Ok(())
+    }
+
+    pub fn judge_platform(&self, verified: &Verified, now: u64) -> Result<(), Rejection> {
         let age = now.saturating_sub(verified.collateral.issue_date);
         if self.max_collateral_age_seconds.is_some_and(|limit| age > limit) {
             let detail = format!("the collateral is {age} seconds old");
