@@ -157,11 +157,10 @@ def test_a_genuine_quote_with_approved_measurements_gives_a_scoped_key(world: Wo
     assert world.valid()
 
 
-def test_registration_takes_less_than_40_tgas(world: World) -> None:
+def test_registration_takes_at_most_25_tgas_in_all(world: World) -> None:
     result = world.submit(world.quote())
     assert result.json()["status"] == "approved"
-    assert result.gas_burnt < 40 * TGAS
-    assert max(int(one["outcome"]["gas_burnt"]) for one in result.outcomes) < 25 * TGAS
+    assert result.gas_burnt <= 25 * TGAS
 
 
 @pytest.mark.parametrize("value", ["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"])
@@ -387,7 +386,7 @@ def test_an_unknown_tcb_status_is_the_collaterals_fault(bare: World) -> None:
         platforms.collateral_with(bare.platform, Faults(status="Splendid")),
     )
     off_chain = appraise(quote, collateral, root_ca_der=bare.platform.root_der, now=NOW)
-    assert off_chain.failing == ("tcb_info",)
+    assert off_chain.failing() == ("tcb_info",)
 
 
 def test_an_older_crl_does_not_come_back_with_newer_tcb_info(world: World) -> None:
