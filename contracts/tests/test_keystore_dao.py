@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
 from outlayer_attestation import testing as platforms
@@ -244,6 +246,90 @@ def test_a_keystore_whose_measurements_ended_before_the_last_vote_is_not_admitte
         "The keystore's measurements are no longer approved",
     )
     assert "error" in world.access_key()
+
+
+@dataclass
+class Model:
+    """What R13 says, of proposals to add a stranger who never votes."""
+
+    members: set[str]
+    votes: list[dict[str, bool]] = field(default_factory=list)
+    decided: dict[int, str] = field(default_factory=dict)
+
+    def live(self, proposal: int, *, approve: bool) -> int:
+        return sum(vote is approve and who in self.members for who, vote in self.votes[proposal].items())
+
+    def settle(self, proposal: int) -> bool:
+        """Whether the proposal is decided now."""
+        threshold = len(self.members) // 2 + 1
+        if self.live(proposal, approve=True) >= threshold:
+            stranger = f"stranger{proposal}.test"
+            self.decided[proposal] = "Executed"
+            self.members.add(stranger)
+        elif self.live(proposal, approve=False) > len(self.members) - threshold:
+            self.decided[proposal] = "Rejected"
+        return proposal in self.decided
+
+
+VOTERS = ("alice", "bob", "carol", "eve")
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("propose"), st.sampled_from(VOTERS)),
+        st.tuples(st.just("vote"), st.sampled_from(VOTERS), st.integers(0, 2), st.booleans()),
+        st.tuples(st.just("finalize"), st.integers(0, 2)),
+        st.tuples(st.sampled_from(("add", "remove")), st.sampled_from(VOTERS)),
+    ),
+    min_size=8,
+    max_size=20,
+)
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
+)
+@given(steps=STEPS)
+def test_r13_any_sequence_of_votes_and_members_ends_as_the_rule_says(
+    bare: World, steps: list[tuple[Any, ...]]
+) -> None:
+    bare.chain.restore("bare")
+    model = Model({"alice.test", "bob.test", "carol.test"})
+
+    def expect(result: TxResult, fine: bool) -> None:
+        assert (result.failure is None) is fine, (step, result.failure)
+
+    for step in steps:
+        kind, *rest = step
+        if kind == "propose":
+            action = {"kind": "add_member", "account_id": f"stranger{len(model.votes)}.test"}
+            fine = f"{rest[0]}.test" in model.members
+            expect(bare.call(rest[0], "propose", action=action), fine)
+            if fine:
+                model.votes.append({})
+        elif kind in ("add", "remove"):
+            name = f"{rest[0]}.test"
+            fine = (name in model.members) is (kind == "remove") and (kind == "add" or len(model.members) > 1)
+            expect(bare.call("owner", f"{kind}_dao_member", account_id=name), fine)
+            if fine:
+                (model.members.add if kind == "add" else model.members.remove)(name)
+        elif kind == "vote":
+            name, proposal, approve = f"{rest[0]}.test", rest[1], rest[2]
+            is_open = proposal < len(model.votes) and proposal not in model.decided
+            fine = is_open and name in model.members and name not in model.votes[proposal]
+            args = {"proposal_id": proposal + 1, "approve": approve}
+            expect(bare.call(rest[0], "vote", **args), fine)
+            if fine:
+                model.votes[proposal][name] = approve
+                model.settle(proposal)
+        else:
+            [proposal] = rest
+            is_open = proposal < len(model.votes) and proposal not in model.decided
+            result = bare.call("init", "finalize_proposal", proposal_id=proposal + 1)
+            expect(result, is_open and model.settle(proposal))
+    found = bare.view("get_proposals")
+    wanted = [model.decided.get(index, "Pending") for index in range(len(model.votes))]
+    assert [one["status"] for one in found] == wanted
+    assert set(bare.view("get_dao_members")) == model.members
+    assert bare.view("get_config")["approval_threshold"] == len(model.members) // 2 + 1
 
 
 # --- what the owner may ---------------------------------------------------------------------------------

@@ -187,11 +187,11 @@ async def _ensure_collateral(chain: _Chain, place: Layout, say: Say) -> None:
 
 
 async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
-    """Approve what is predicted for the installed code, and nothing else: other sets expire now."""
+    """Approve what is predicted for the installed worker, and nothing else: other workers' sets expire now."""
     wanted = Measurements.from_file(place.measurements).to_json()
     now = int(time.time())
     active = False
-    for entry in await chain.view(layout.OPERATOR, "get_measurement_sets"):
+    for entry in await _worker_sets(chain):
         expired = entry["not_after"] is not None and entry["not_after"] <= now
         if entry["measurements"] == wanted and not expired:
             active = True
@@ -204,6 +204,11 @@ async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
         args = {"measurements": wanted, "name": name, "not_before": None, "not_after": None}
         await chain.call(layout.MAIN_CONTRACT, layout.OPERATOR, "add_measurement_set", args)
         say(f"measurements predicted for the installed worker are approved on chain ({name})")
+
+
+async def _worker_sets(chain: _Chain) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = await chain.view(layout.OPERATOR, "get_measurement_sets")
+    return [entry for entry in entries if entry["role"] == "worker"]
 
 
 async def _ensure_init_key(chain: _Chain, place: Layout, worker: str) -> None:
@@ -222,7 +227,7 @@ async def _write_policy(chain: _Chain, place: Layout) -> None:
     """The policy that ``verify`` judges approval by when it has no network, signed by this stack's maintainer."""
     from outlayer_cli.local_policy import write_local_policy
 
-    entries = await chain.view(layout.OPERATOR, "get_measurement_sets")
+    entries = await _worker_sets(chain)
     sets = [(entry["name"], Measurements.from_json(entry["measurements"])) for entry in entries]
     first = min(int(entry["added_at"]) for entry in entries)
     write_local_policy(place, sets, fmspc=_fmspc(place.tdx / "collateral.json"), not_before=first)
