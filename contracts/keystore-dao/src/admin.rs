@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! What the owner does while the DAO is set up, and what is left of it after `hand_over`.
 
-use approval::now;
+use approval::{now, SetsEnd};
 use measurements::{MeasurementSet, Measurements, NewSet, PlatformRules, Role};
 use near_sdk::{env, near, require, AccountId};
 
@@ -89,8 +89,8 @@ impl StateV1 {
 
     fn expire_sets(&mut self, which: impl Fn(&Measurements) -> bool) -> usize {
         let ended = self.approvals.sets.expire_where(now(), |set| which(&set.measurements));
-        for set in ended.iter().filter_map(|id| self.approvals.sets.get(*id)) {
-            emit(Event::MeasurementSetChanged([set]));
+        if !ended.is_empty() {
+            emit(Event::MeasurementSetChanged([SetsEnd { ids: &ended, not_after: now() }]));
         }
         ended.len()
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Events in the NEP-297 form: standard "outlayer-keystore-dao", version "1.0.0".
 
-use approval::CollateralInfo;
+use approval::{CollateralInfo, SetsEnd};
 use measurements::MeasurementSet;
 use near_sdk::serde::Serialize;
 use near_sdk::{AccountId, PublicKey};
@@ -19,7 +19,7 @@ pub enum Event<'a> {
     KeystoreKeysRevoked([KeysRevoked<'a>; 1]),
     KeyRequested([KeyRequested<'a>; 1]),
     MeasurementSetAdded([&'a MeasurementSet; 1]),
-    MeasurementSetChanged([&'a MeasurementSet; 1]),
+    MeasurementSetChanged([SetsEnd<'a>; 1]),
     CollateralUpdated([&'a CollateralInfo; 1]),
     MembershipChanged([MembershipChanged<'a>; 1]),
     HandedOver([HandedOver<'a>; 1]),
@@ -29,7 +29,7 @@ pub enum Event<'a> {
 #[serde(crate = "near_sdk::serde")]
 pub struct ProposalCreated<'a> {
     pub id: u64,
-    /// With collateral cut to its digest.
+    /// With long texts cut to their digests.
     pub action: &'a Action,
     pub submitter: &'a AccountId,
     pub expires_at: u64,

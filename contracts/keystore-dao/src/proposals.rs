@@ -2,7 +2,7 @@
 //! Proposals and votes (R13): a proposal begins without a vote, and passes when the approvals of accounts that are
 //! members at that moment reach the threshold.
 
-use approval::now;
+use approval::{now, SetsEnd};
 use measurements::Role;
 use near_sdk::{env, near, require, AccountId, Gas, NearToken, Promise, PublicKey};
 
@@ -13,6 +13,8 @@ use crate::{
 
 const MAX_REVOCATIONS: usize = 16;
 const MAX_ARGS: usize = 64 * 1024;
+/// What is kept of a text once its proposal is decided, and what an event shows of it.
+const MAX_SHOWN: usize = 4 * 1024;
 /// More than any method of the register contract answers.
 const MAX_ANSWER: usize = 64 * 1024;
 const REGISTER_GAS: Gas = Gas::from_tgas(150);
@@ -114,12 +116,17 @@ impl Proposal {
 }
 
 impl Action {
-    /// Keep the digest of collateral in place of its 24 KB.
+    /// Digests in place of long texts: collateral has 24 KB, and all logs of a call share 16 KB.
     fn shorten(&mut self) {
-        if let Action::UpdateCollateral { collateral } = self {
+        let text = match self {
+            Action::UpdateCollateral { collateral } => collateral,
+            Action::CallRegister { args, .. } => args,
+            _ => return,
+        };
+        if text.len() > MAX_SHOWN {
             let digest: String =
-                env::sha256_array(collateral.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-            *collateral = format!("sha256:{digest}");
+                env::sha256_array(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+            *text = format!("sha256:{digest}");
         }
     }
 }
@@ -240,8 +247,8 @@ impl StateV1 {
             Action::AddMeasurementSet { set } => self.add_set(set.clone())?,
             Action::ExpireMeasurementSet { id, not_after } => {
                 let expired = self.approvals.sets.expire(*id, *not_after, now());
-                let set = expired.map_err(|error| error.to_string())?;
-                emit(Event::MeasurementSetChanged([set]));
+                let not_after = expired.map_err(|error| error.to_string())?;
+                emit(Event::MeasurementSetChanged([SetsEnd { ids: &[*id], not_after }]));
             }
             Action::UpdateCollateral { collateral } => self.store_collateral(collateral)?,
             Action::RevokeKeystoreKeys { public_keys } => self.revoke_keystores(public_keys)?,

@@ -32,7 +32,7 @@ pub enum Action {
         id: u32,
         not_after: u64,
     },
-    /// The JSON; once decided only its digest is kept, as "sha256:…".
+    /// The JSON. Once decided, only the digest of a long text is kept, as "sha256:…"; so with `args` below.
     UpdateCollateral {
         collateral: String,
     },

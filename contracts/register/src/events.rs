@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Events in the NEP-297 form: standard "outlayer-register", version "1.0.0".
 
-use approval::{CollateralInfo, PendingPolicy, PolicyVersion};
+use approval::{CollateralInfo, PendingPolicy, PolicyVersion, SetsEnd};
 use measurements::{MeasurementSet, Role};
 use near_sdk::serde::Serialize;
 use near_sdk::{AccountId, PublicKey};
@@ -14,9 +14,9 @@ pub enum Event<'a> {
     WorkerKeyRejected([KeyRejected<'a>; 1]),
     WorkerKeysRemoved([KeysRemoved<'a>; 1]),
     MeasurementSetAdded([&'a MeasurementSet; 1]),
-    MeasurementSetChanged([&'a MeasurementSet; 1]),
-    PolicyProposed([&'a PendingPolicy; 1]),
-    PolicyCancelled([&'a PendingPolicy; 1]),
+    MeasurementSetChanged([SetsEnd<'a>; 1]),
+    PolicyProposed([PolicyProposed<'a>; 1]),
+    PolicyCancelled([PolicyProposed<'a>; 1]),
     PolicyActivated([&'a PolicyVersion; 1]),
     PolicyRevoked([PolicyRevoked; 1]),
     PolicyDelayRaised([PolicyDelayRaised; 1]),
@@ -53,6 +53,29 @@ pub struct KeysRemoved<'a> {
     pub reason: &'a str,
 }
 
+/// The sets themselves are in the view `get_pending_policy`, later in `get_measurement_sets`.
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub struct PolicyProposed<'a> {
+    pub version: u32,
+    pub sha256: &'a str,
+    pub sets_count: u32,
+    pub grace_seconds: Option<u64>,
+    pub activates_at: u64,
+}
+
+impl<'a> From<&'a PendingPolicy> for PolicyProposed<'a> {
+    fn from(pending: &'a PendingPolicy) -> Self {
+        PolicyProposed {
+            version: pending.version,
+            sha256: &pending.sha256,
+            sets_count: pending.sets.len() as u32,
+            grace_seconds: pending.grace_seconds,
+            activates_at: pending.activates_at,
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(crate = "near_sdk::serde")]
 pub struct PolicyRevoked {
@@ -70,6 +93,13 @@ pub struct PolicyDelayRaised {
 pub struct OwnershipTransferred<'a> {
     pub old_owner: &'a AccountId,
     pub new_owner: &'a AccountId,
+}
+
+/// Say that sets end, if there are any.
+pub fn emit_end(ids: &[u32], not_after: u64) {
+    if !ids.is_empty() {
+        emit(Event::MeasurementSetChanged([SetsEnd { ids, not_after }]));
+    }
 }
 
 pub fn emit(event: Event) {

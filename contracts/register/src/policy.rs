@@ -8,7 +8,7 @@ use approval::{now, PolicyVersion};
 use measurements::{MeasurementSet, Measurements, NewSet, PlatformRules, Role};
 use near_sdk::{near, require};
 
-use crate::events::{emit, Event, PolicyDelayRaised, PolicyRevoked};
+use crate::events::{emit, emit_end, Event, PolicyDelayRaised, PolicyRevoked};
 use crate::{or_panic, Contract, ContractExt, PendingPolicyView, StateV2};
 
 #[near]
@@ -23,26 +23,21 @@ impl Contract {
         require!(sets.iter().all(|set| has_role(set.role)), NO_KEYSTORES);
         let delay = state.policy_delay_seconds;
         let pending = or_panic(state.policies.propose(sha256, sets, grace_seconds, delay, now()));
-        emit(Event::PolicyProposed([pending]));
+        emit(Event::PolicyProposed([pending.into()]));
         pending.version
     }
 
     pub fn cancel_policy(&mut self, version: u32) {
         self.assert_owner();
         let cancelled = or_panic(self.state_mut().policies.cancel(version));
-        emit(Event::PolicyCancelled([&cancelled]));
+        emit(Event::PolicyCancelled([(&cancelled).into()]));
     }
 
     /// Let the pending version count. Anyone may, once its delay is over.
     pub fn activate_policy(&mut self, version: u32) -> PolicyVersion {
         let StateV2 { policies, approvals, .. } = self.state_mut();
-        let (activated, ended) = or_panic(policies.activate(version, &mut approvals.sets, now()));
-        for set in ended.iter().filter_map(|id| approvals.sets.get(*id)) {
-            emit(Event::MeasurementSetChanged([set]));
-        }
-        for set in activated.sets.iter().filter_map(|id| approvals.sets.get(*id)) {
-            emit(Event::MeasurementSetAdded([set]));
-        }
+        let (activated, ended, until) = or_panic(policies.activate(version, &mut approvals.sets, now()));
+        emit_end(&ended, until);
         emit(Event::PolicyActivated([&activated]));
         activated
     }
@@ -52,9 +47,7 @@ impl Contract {
         self.assert_owner();
         let StateV2 { policies, approvals, .. } = self.state_mut();
         let ended = or_panic(policies.revoke(version, &mut approvals.sets, now()));
-        for set in ended.iter().filter_map(|id| approvals.sets.get(*id)) {
-            emit(Event::MeasurementSetChanged([set]));
-        }
+        emit_end(&ended, now());
         emit(Event::PolicyRevoked([PolicyRevoked { version }]));
     }
 
@@ -92,8 +85,8 @@ impl Contract {
     /// Let a set end earlier; at or before now means now, without delay.
     pub fn expire_measurement_set(&mut self, id: u32, not_after: u64) {
         self.assert_owner();
-        let set = or_panic(self.state_mut().approvals.sets.expire(id, not_after, now()));
-        emit(Event::MeasurementSetChanged([set]));
+        let until = or_panic(self.state_mut().approvals.sets.expire(id, not_after, now()));
+        emit_end(&[id], until);
     }
 
     /// The original's form: a worker's set without bounds; nothing when such a set is active already.
@@ -187,9 +180,7 @@ impl StateV2 {
 
     fn expire_sets(&mut self, which: impl Fn(&MeasurementSet) -> bool) -> usize {
         let ended = self.approvals.sets.expire_where(now(), which);
-        for set in ended.iter().filter_map(|id| self.approvals.sets.get(*id)) {
-            emit(Event::MeasurementSetChanged([set]));
-        }
+        emit_end(&ended, now());
         ended.len()
     }
 }

@@ -14,7 +14,7 @@ use quote_verify::{
     is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Rejection, Verified, INTEL_ROOT_CA_DER,
 };
 
-pub use event::emit;
+pub use event::{emit, SetsEnd};
 pub use policy::{PendingPolicy, Policies, PolicyError, PolicyVersion};
 
 /// A refusal: reason code, which is part of the ABI, and words for people.

@@ -127,22 +127,24 @@ impl Policies {
         self.pending.take().ok_or(PolicyError::NothingPending)
     }
 
-    /// Let the version that waits count, once its delay is over. Gives it, and the ids of the sets whose end moved.
+    /// Let the version that waits count, once its delay is over. Gives it, the ids of the sets whose end moved, and
+    /// to when.
     pub fn activate(
         &mut self,
         version: u32,
         sets: &mut MeasurementSets,
         now: u64,
-    ) -> Result<(PolicyVersion, Vec<u32>), PolicyError> {
+    ) -> Result<(PolicyVersion, Vec<u32>, u64), PolicyError> {
         if now < self.require_pending(version)?.activates_at {
             return Err(PolicyError::TooEarly);
         }
         let PendingPolicy { sha256, sets: new, grace_seconds, proposed_at, .. } =
             self.pending.take().ok_or(PolicyError::NothingPending)?;
         let roles: Vec<_> = new.iter().map(|set| set.role).collect();
-        let ended = grace_seconds.map_or_else(Vec::new, |grace| {
+        let until = now.saturating_add(grace_seconds.unwrap_or(0));
+        let ended = grace_seconds.map_or_else(Vec::new, |_| {
             let other = |set: &MeasurementSet| roles.contains(&set.role);
-            sets.expire_where(now.saturating_add(grace), other)
+            sets.expire_where(until, other)
         });
         let mut ids = Vec::with_capacity(new.len());
         for set in new {
@@ -151,7 +153,7 @@ impl Policies {
         let activated =
             PolicyVersion { version, sha256, sets: ids, proposed_at, activated_at: now, revoked_at: None };
         self.versions.push(activated.clone());
-        Ok((activated, ended))
+        Ok((activated, ended, until))
     }
 
     /// End all sets of a version now. Gives their ids.
@@ -207,7 +209,7 @@ mod tests {
         assert_eq!(propose(&mut policies, set(1, Role::Worker, None), None), Ok(1));
         assert_eq!(policies.activate(1, &mut sets, 1_000 + DAY - 1), Err(PolicyError::TooEarly));
         assert!(sets.all().is_empty());
-        let (version, ended) = policies.activate(1, &mut sets, 1_000 + DAY).unwrap();
+        let (version, ended, _) = policies.activate(1, &mut sets, 1_000 + DAY).unwrap();
         assert_eq!((version.sets, version.activated_at, ended), (vec![1], 1_000 + DAY, vec![]));
         assert_eq!(sets.get(1).unwrap().policy_version, Some(1));
         assert_eq!(policies.activate(1, &mut sets, 1_000 + DAY), Err(PolicyError::NothingPending));
@@ -231,8 +233,8 @@ mod tests {
         sets.add(set(1, Role::Worker, None), None, 1_000).unwrap();
         sets.add(set(2, Role::Compiler, None), None, 1_000).unwrap();
         propose(&mut policies, set(3, Role::Worker, None), Some(7 * DAY)).unwrap();
-        let (_, ended) = policies.activate(1, &mut sets, 2 * DAY).unwrap();
-        assert_eq!(ended, [1]);
+        let (_, ended, until) = policies.activate(1, &mut sets, 2 * DAY).unwrap();
+        assert_eq!((ended, until), (vec![1], 9 * DAY));
         let ends: Vec<_> = sets.all().iter().map(|set| set.not_after).collect();
         assert_eq!(ends, [Some(9 * DAY), None, None]);
     }

@@ -342,14 +342,15 @@ impl MeasurementSets {
     }
 
     /// Let a set end at `not_after`, at the earliest now: what was approved until now stays true.
-    pub fn expire(&mut self, id: u32, not_after: u64, now: u64) -> Result<&MeasurementSet, SetError> {
+    /// Gives its new end.
+    pub fn expire(&mut self, id: u32, not_after: u64, now: u64) -> Result<u64, SetError> {
         let set = self.sets.iter_mut().find(|set| set.id == id).ok_or(SetError::NotFound)?;
         let until = not_after.max(now);
         if set.not_after.is_some_and(|current| until > current) {
             return Err(SetError::WouldExtend);
         }
         set.not_after = Some(until);
-        Ok(set)
+        Ok(until)
     }
 
     /// Let every set that `which` names and that would hold longer end at `until`; gives their ids.
@@ -442,7 +443,7 @@ mod tests {
     #[test]
     fn expiry_is_never_in_the_past_and_never_later_than_it_was() {
         let mut sets = one(None, Some(500));
-        assert_eq!(sets.expire(1, 50, 200).map(|set| set.not_after), Ok(Some(200)));
+        assert_eq!(sets.expire(1, 50, 200), Ok(200));
         assert_eq!(sets.expire(1, 300, 200), Err(SetError::WouldExtend));
         assert_eq!(sets.expire(9, 300, 200), Err(SetError::NotFound));
         assert!(!is_active(&sets, 1, 200));

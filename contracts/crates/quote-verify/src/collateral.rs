@@ -5,7 +5,7 @@
 //! quote's own chain decides.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use dcap_qvl::QuoteCollateralV3;
+use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{read_pem_chain, Certificate, Crl};
@@ -52,28 +52,6 @@ struct Wire {
     tcb_info_issuer_chain: String,
     #[serde(with = "hex")]
     tcb_info_signature: Vec<u8>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TcbInfoHead {
-    id: String,
-    version: u32,
-    issue_date: String,
-    next_update: String,
-    fmspc: String,
-    pce_id: String,
-    tcb_type: u32,
-    tcb_evaluation_data_number: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct QeIdentityHead {
-    id: String,
-    issue_date: String,
-    next_update: String,
-    tcb_evaluation_data_number: u32,
 }
 
 /// What collateral says about itself. Times are unix seconds.
@@ -169,9 +147,10 @@ impl Collateral {
 
     /// The facts, and each part's name, dates of issue and expiry, and whether it still holds at its expiry.
     fn read(&self) -> Result<(CollateralFacts, [Window; 4]), Rejection> {
-        let tcb_info: TcbInfoHead =
+        // in full, so an unknown TCB status is a fault of the collateral and not of a platform
+        let tcb_info: TcbInfo =
             serde_json::from_str(&self.tcb_info).map_err(|error| invalid("tcb_info", &error.to_string()))?;
-        let qe_identity: QeIdentityHead = serde_json::from_str(&self.qe_identity)
+        let qe_identity: QeIdentity = serde_json::from_str(&self.qe_identity)
             .map_err(|error| invalid("qe_identity", &error.to_string()))?;
         require(tcb_info.id == "TDX" && tcb_info.version >= 3, "tcb_info", "not TDX TCB info of version 3")?;
         require(qe_identity.id == "TD_QE", "qe_identity", "not the identity of the TD quoting enclave")?;
@@ -214,8 +193,6 @@ impl Collateral {
     /// Whether a signer has been revoked or its chain is otherwise unfit is dcap-qvl's to say, with each quote.
     pub fn verify(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
         let facts = self.check(root_ca_der, now)?;
-        decodes::<dcap_qvl::TcbInfo>("tcb_info", &self.tcb_info)?;
-        decodes::<dcap_qvl::QeIdentity>("qe_identity", &self.qe_identity)?;
         let root = certificate(root_ca_der)?;
         for (check, chain, text, signature) in [
             ("tcb_info_signature", &self.tcb_info_issuer_chain, &self.tcb_info, &self.tcb_info_signature),
@@ -268,11 +245,6 @@ impl Window {
         let until = crl.next_update.ok_or_else(|| invalid("crl_time", "a CRL without nextUpdate"))?;
         Ok(Window { check: "crl_time", from: crl.this_update, until, last_included: false })
     }
-}
-
-/// Whether dcap-qvl can read it in full; so an unknown TCB status is a fault of the collateral, not of a platform.
-fn decodes<T: serde::de::DeserializeOwned>(check: &'static str, text: &str) -> Result<(), Rejection> {
-    serde_json::from_str::<T>(text).map(drop).map_err(|error| invalid(check, &error.to_string()))
 }
 
 /// The chain is Intel's TCB signing certificate and the root, nothing else.
