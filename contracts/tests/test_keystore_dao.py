@@ -20,7 +20,7 @@ from outlayer_attestation import testing as platforms
 from outlayer_attestation.collateral import Collateral
 from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform.machine import SoftwarePlatform
-from outlayer_attestation.record import registration_report_data
+from outlayer_attestation.record import registration_report_data, reverification_report_data
 from outlayer_attestation.testing import MEASUREMENTS, NOW, Faults
 from outlayer_localnet.testing import NEAR, TGAS, Localnet, TestAccount, TxResult, clock_from, localnet
 from outlayer_near.primitives import KeyPair, b58decode, b58encode
@@ -551,6 +551,39 @@ def test_a_publicly_verifiable_key_must_be_one_key_on_both_curves(world: World) 
             unblind(world, result.json(), scalar, "eve.test", "")
         else:
             assert "not the same key" in refusal(result)
+
+
+# --- expiry and re-verification -------------------------------------------------------------------------
+
+
+def reverify(world: World, quote: bytes) -> TxResult:
+    args = {"public_key": str(world.key.public_key), "tdx_quote_hex": quote.hex()}
+    return world.call("eve", "reverify_keystore", **args)
+
+
+def fresh_quote(world: World) -> bytes:
+    key = str(world.key.public_key)
+    challenge = bytes.fromhex(world.view("get_keystore", public_key=key)["challenge"])
+    return world.platform.quote(KEYSTORE, reverification_report_data(DAO, key, challenge))
+
+
+def test_a_keystores_key_expires_unless_a_fresh_quote_comes(world: World) -> None:
+    keystore, other = world.admitted(), world.admitted()
+    quote = fresh_quote(keystore)
+    world.later(20 * DAY)
+    answer = reverify(keystore, quote)
+    assert (answer.json()["status"], names(answer)) == ("approved", ["keystore_reverified"])
+    assert reason(reverify(keystore, quote)) == "report_data_mismatch"
+    assert reason(reverify(world, world.quote())) == "key_not_registered"
+    world.later(11 * DAY)
+    assert (keystore.approved(), other.approved()) == (True, False)
+    _, text = blinding(b"late")
+    assert "no approved keystore's" in refusal(ask(other, other.key, text))
+    removed = world.call("eve", "remove_expired_keystores")
+    assert removed.json() == [str(other.key.public_key)]
+    assert events(removed)[0]["data"][0]["reason"] == "expired"
+    assert "error" in other.access_key()
+    assert ask(keystore, keystore.key, text).failure is None
 
 
 # --- the register contract ------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ pub enum Event<'a> {
     VoteCast([VoteCast<'a>; 1]),
     ProposalDecided([ProposalDecided<'a>; 1]),
     KeystoreApproved([&'a Keystore; 1]),
+    KeystoreReverified([&'a Keystore; 1]),
     KeystoreKeysRevoked([KeysRevoked<'a>; 1]),
     KeyRequested([KeyRequested<'a>; 1]),
     MeasurementSetAdded([&'a MeasurementSet; 1]),
@@ -67,6 +68,8 @@ pub struct ProposalDecided<'a> {
 #[serde(crate = "near_sdk::serde")]
 pub struct KeysRevoked<'a> {
     pub public_keys: &'a [PublicKey],
+    /// "vote" or "expired".
+    pub reason: &'a str,
 }
 
 #[derive(Serialize)]

@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: MIT
 //! Keystores: registration by quote, the key that is asked for, revocation.
 
-use approval::{now, registration_report_data, require_ed25519, Refusal};
+use approval::{
+    new_challenge, now, registration_report_data, require_ed25519, reverification_report_data, Refusal,
+};
 use measurements::Role;
 use near_sdk::{env, near, require, AccountId, Allowance, Gas, NearToken, Promise, PublicKey};
 use serde_json::json;
 
 use crate::events::{emit, Event, KeyRequested, KeysRevoked, KeystoreRejected};
 use crate::{
-    Action, Candidate, Contract, ContractExt, KeyRequest, Keystore, Refused, StateV1, StoredKeystore,
+    Action, Answer, Candidate, Contract, ContractExt, KeyRequest, Keystore, StateV1, StoredKeystore,
     Submission,
 };
 
 /// All that a keystore's key may call, on this account.
 const KEYSTORE_METHODS: &str = "request_key";
 const ALLOWANCE: NearToken = NearToken::from_near(1);
+/// A receipt holds 100 actions, and all logs of a call 16 KB.
+const MAX_REMOVALS: usize = 100;
 const MPC_GAS: Gas = Gas::from_tgas(100);
 const MPC_DEPOSIT: NearToken = NearToken::from_yoctonear(1);
 
@@ -51,15 +55,33 @@ impl Contract {
                 };
                 Submission::Proposal(state.create(Action::ApproveKeystore(candidate), submitter))
             }
-            Err(Refusal { reason, detail }) => {
-                emit(Event::KeystoreRejected([KeystoreRejected {
-                    public_key: &public_key,
-                    reason,
-                    detail: &detail,
-                }]));
-                Submission::Refused(Refused::Rejected { reason: reason.to_string(), detail })
-            }
+            Err(refusal) => Submission::Refused(reject(&public_key, refusal)),
         }
+    }
+
+    /// Let an approved keystore's key live longer by a fresh quote of its TD: REPORTDATA commits to the key's
+    /// `challenge`, which changes with every quote that is accepted. Anyone may bring it.
+    pub fn reverify_keystore(&mut self, public_key: PublicKey, tdx_quote_hex: String) -> Answer {
+        match self.state_mut().reverify(&public_key, &tdx_quote_hex) {
+            Ok(keystore) => {
+                emit(Event::KeystoreReverified([&keystore]));
+                Answer::Approved {
+                    public_key,
+                    measurement_set: keystore.measurement_set,
+                    expires_at: keystore.expires_at,
+                }
+            }
+            Err(refusal) => reject(&public_key, refusal),
+        }
+    }
+
+    /// Delete the keys of keystores that are no longer approved: expired, or their set has ended. Anyone may.
+    pub fn remove_expired_keystores(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
+        let state = self.state_mut();
+        let mut dead = public_keys.unwrap_or_else(|| state.keystores.keys().cloned().collect());
+        dead.retain(|key| state.keystores.contains_key(key) && !state.is_approved(key));
+        dead.truncate(MAX_REMOVALS);
+        state.delete(&dead, "expired")
     }
 
     /// Ask the MPC network for the key of this account. Only an approved keystore's key on this account can: the
@@ -88,10 +110,15 @@ impl Contract {
 }
 
 impl StateV1 {
-    /// Approved, and its measurement set is still active.
+    /// Approved, not expired, and its measurement set is still active.
     pub(crate) fn is_approved(&self, public_key: &PublicKey) -> bool {
         self.keystores.get(public_key).is_some_and(|StoredKeystore::V1(keystore)| {
-            self.approvals.sets.get(keystore.measurement_set).is_some_and(|set| set.is_active_at(now()))
+            now() < keystore.expires_at
+                && self
+                    .approvals
+                    .sets
+                    .get(keystore.measurement_set)
+                    .is_some_and(|set| set.is_active_at(now()))
         })
     }
 
@@ -115,6 +142,8 @@ impl StateV1 {
             measurement_set: candidate.measurement_set,
             proposal_id,
             approved_at: now(),
+            expires_at: now().saturating_add(self.keystore_ttl_seconds),
+            challenge: new_challenge(&candidate.public_key),
         };
         emit(Event::KeystoreApproved([&keystore]));
         self.keystores.insert(keystore.public_key.clone(), StoredKeystore::V1(keystore));
@@ -123,17 +152,45 @@ impl StateV1 {
 
     /// Only keys of keystores are ever deleted; those that are gone already are passed over.
     pub(crate) fn revoke_keystores(&mut self, public_keys: &[PublicKey]) -> Result<(), String> {
-        let mut revoked = Vec::new();
+        if self.delete(public_keys, "vote").is_empty() {
+            return Err("None of the keys is an approved keystore's".to_string());
+        }
+        Ok(())
+    }
+
+    fn delete(&mut self, public_keys: &[PublicKey], reason: &str) -> Vec<PublicKey> {
+        let mut deleted = Vec::new();
         for key in public_keys {
             if self.keystores.remove(key).is_some() {
                 let _ = Promise::new(env::current_account_id()).delete_key(key.clone());
-                revoked.push(key.clone());
+                deleted.push(key.clone());
             }
         }
-        if revoked.is_empty() {
-            return Err("None of the keys is an approved keystore's".to_string());
+        if !deleted.is_empty() {
+            emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys: &deleted, reason }]));
         }
-        emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys: &revoked }]));
-        Ok(())
+        deleted
     }
+
+    fn reverify(&mut self, public_key: &PublicKey, tdx_quote_hex: &str) -> Result<Keystore, Refusal> {
+        let Some(StoredKeystore::V1(known)) = self.keystores.get(public_key) else {
+            let detail = "only an approved keystore can be verified again".to_string();
+            return Err(Refusal { reason: "key_not_registered", detail });
+        };
+        let report_data = reverification_report_data(public_key, &known.challenge);
+        let appraised = self.approvals.appraise(tdx_quote_hex, &report_data, &[Role::Keystore])?;
+        let keystore = Keystore {
+            measurement_set: appraised.set,
+            expires_at: now().saturating_add(self.keystore_ttl_seconds),
+            challenge: new_challenge(public_key),
+            ..known.clone()
+        };
+        self.keystores.insert(public_key.clone(), StoredKeystore::V1(keystore.clone()));
+        Ok(keystore)
+    }
+}
+
+fn reject(public_key: &PublicKey, Refusal { reason, detail }: Refusal) -> Answer {
+    emit(Event::KeystoreRejected([KeystoreRejected { public_key, reason, detail: &detail }]));
+    Answer::Rejected { reason: reason.to_string(), detail }
 }

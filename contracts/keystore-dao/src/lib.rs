@@ -28,6 +28,7 @@ use near_sdk::{env, near, require, AccountId, BorshStorageKey, PanicOnDefault, P
 pub use types::*;
 
 const DEFAULT_PROPOSAL_TTL_SECONDS: u64 = 7 * 86_400;
+const DEFAULT_KEYSTORE_TTL_SECONDS: u64 = 30 * 86_400;
 const MAX_PROPOSAL_TTL_SECONDS: u64 = 90 * 86_400;
 /// All of them are read with the state.
 const MAX_MEMBERS: usize = 100;
@@ -56,6 +57,7 @@ pub struct StateV1 {
     /// The contract whose owner this DAO can be; proposals can call its methods.
     register_contract_id: Option<AccountId>,
     proposal_ttl_seconds: u64,
+    keystore_ttl_seconds: u64,
     members: BTreeSet<AccountId>,
     approvals: Approvals,
     next_proposal_id: u64,
@@ -75,6 +77,7 @@ impl Contract {
         register_contract_id: Option<AccountId>,
         root_ca_der_hex: Option<String>,
         proposal_ttl_seconds: Option<u64>,
+        keystore_ttl_seconds: Option<u64>,
     ) -> Self {
         let members: BTreeSet<AccountId> = dao_members.into_iter().collect();
         require!(!members.is_empty(), "DAO must have at least one member");
@@ -84,6 +87,8 @@ impl Contract {
             (1..=MAX_PROPOSAL_TTL_SECONDS).contains(&proposal_ttl_seconds),
             "proposal_ttl_seconds must be positive and at most 90 days"
         );
+        let keystore_ttl_seconds = keystore_ttl_seconds.unwrap_or(DEFAULT_KEYSTORE_TTL_SECONDS);
+        require!(keystore_ttl_seconds > 0, "keystore_ttl_seconds must be positive");
         // a vote must not be a way to ask the MPC network for the secret
         require!(
             register_contract_id.as_ref().is_none_or(|id| *id != mpc_contract_id),
@@ -96,6 +101,7 @@ impl Contract {
             mpc_contract_id,
             register_contract_id,
             proposal_ttl_seconds,
+            keystore_ttl_seconds,
             members,
             approvals: Approvals::new(root_ca_der_hex, LookupMap::new(StorageKey::Collateral)),
             next_proposal_id: 1,

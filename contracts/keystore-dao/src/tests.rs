@@ -29,7 +29,7 @@ fn dao(members: &[&str]) -> Contract {
     call_as("owner.test", 1_000);
     let members = members.iter().map(|name| id(name)).collect();
     let register = Some(id("register.test"));
-    Contract::new(id("owner.test"), id("init.test"), members, id("mpc.test"), register, None, None)
+    Contract::new(id("owner.test"), id("init.test"), members, id("mpc.test"), register, None, None, None)
 }
 
 fn assert_refused<T>(expected: &str, call: impl FnOnce() -> T) {
@@ -218,6 +218,15 @@ fn the_register_contract_is_not_the_mpc_contract() {
     call_as("owner.test", 1_000);
     let mpc = id("mpc.test");
     assert_refused("must not be the MPC contract", || {
-        Contract::new(id("o.test"), id("i.test"), vec![id("a.test")], mpc.clone(), Some(mpc), None, None)
+        Contract::new(
+            id("o.test"),
+            id("i.test"),
+            vec![id("a.test")],
+            mpc.clone(),
+            Some(mpc),
+            None,
+            None,
+            None,
+        )
     });
 }

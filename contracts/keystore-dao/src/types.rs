@@ -96,7 +96,7 @@ pub enum StoredKeystore {
     V1(Keystore),
 }
 
-/// An approved keystore. Its key counts while its measurement set is active.
+/// An approved keystore. Its key counts until `expires_at`, while its measurement set is active.
 #[near(serializers = [json, borsh])]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keystore {
@@ -104,6 +104,9 @@ pub struct Keystore {
     pub measurement_set: u32,
     pub proposal_id: u64,
     pub approved_at: u64,
+    pub expires_at: u64,
+    /// What the next quote for this key must commit to (`reverify_keystore`), 64 hex digits.
+    pub challenge: String,
 }
 
 /// The original's `KeystoreProposal`, and what other kinds add. Votes are those of today's members; a decided
@@ -131,13 +134,15 @@ pub struct ProposalView {
 #[serde(untagged)]
 pub enum Submission {
     Proposal(u64),
-    Refused(Refused),
+    Refused(Answer),
 }
 
+/// The answer to a re-verification; a refusal is also one to a registration.
 #[near(serializers = [json])]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[serde(tag = "status", rename_all = "snake_case")]
-pub enum Refused {
+pub enum Answer {
+    Approved { public_key: PublicKey, measurement_set: u32, expires_at: u64 },
     Rejected { reason: String, detail: String },
 }
 
@@ -165,4 +170,5 @@ pub struct Config {
     pub handed_over: bool,
     pub register_contract_id: Option<AccountId>,
     pub proposal_ttl_seconds: u64,
+    pub keystore_ttl_seconds: u64,
 }

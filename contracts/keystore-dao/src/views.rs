@@ -41,6 +41,10 @@ impl Contract {
         self.state().is_approved(&public_key)
     }
 
+    pub fn get_keystore(&self, public_key: PublicKey) -> Option<&Keystore> {
+        self.state().keystores.get(&public_key).map(|StoredKeystore::V1(keystore)| keystore)
+    }
+
     pub fn get_keystores(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<&Keystore> {
         let from = from_index.unwrap_or(0) as usize;
         let limit = limit.unwrap_or(100).min(100) as usize;
@@ -80,6 +84,7 @@ impl Contract {
             handed_over: state.handed_over,
             register_contract_id: state.register_contract_id.clone(),
             proposal_ttl_seconds: state.proposal_ttl_seconds,
+            keystore_ttl_seconds: state.keystore_ttl_seconds,
         }
     }
 }

@@ -2,7 +2,8 @@
 //! Worker keys: registration by quote, validity, removal.
 
 use approval::{
-    now, registration_report_data, require_ed25519, reverification_report_data, Appraised, Refusal,
+    new_challenge, now, registration_report_data, require_ed25519, reverification_report_data, Appraised,
+    Refusal,
 };
 use measurements::Role;
 use near_sdk::{env, near, require, AccountId, Allowance, NearToken, Promise, PublicKey};
@@ -112,11 +113,7 @@ impl StateV2 {
             reason: "key_not_registered",
             detail: "only a registered key can be verified again".to_string(),
         })?;
-        let mut challenge = [0u8; 32];
-        hex::decode_to_slice(&key.challenge, &mut challenge)
-            .unwrap_or_else(|_| env::panic_str("The stored challenge is not hex"));
-        let contract_id = env::current_account_id();
-        let report_data = reverification_report_data(contract_id.as_str(), public_key, &challenge);
+        let report_data = reverification_report_data(public_key, &key.challenge);
         let appraised = self.approvals.appraise(tdx_quote_hex, &report_data, ROLES)?;
         self.same_role(Some(key), appraised.role)?;
         Ok(self.appraised(public_key, appraised))
@@ -134,7 +131,6 @@ impl StateV2 {
     }
 
     pub(crate) fn appraised(&self, public_key: &PublicKey, appraised: Appraised) -> WorkerKey {
-        let seed = [&env::random_seed_array()[..], public_key.as_bytes()].concat();
         WorkerKey {
             public_key: public_key.clone(),
             measurement_set: appraised.set,
@@ -145,7 +141,7 @@ impl StateV2 {
             expires_at: now().saturating_add(self.key_ttl_seconds),
             quote_report_sha256: appraised.report_sha256,
             role: appraised.role,
-            challenge: hex::encode(env::sha256_array(seed)),
+            challenge: new_challenge(public_key),
         }
     }
 

@@ -254,17 +254,19 @@ pub fn registration_report_data(public_key: &PublicKey) -> [u8; 64] {
 
 /// REPORTDATA of a later quote for a registered key: SHA-512 of tag, contract, key, and the challenge that the
 /// contract gave the key when it last accepted a quote for it; so each quote counts once.
-pub fn reverification_report_data(
-    contract_id: &str,
-    public_key: &PublicKey,
-    challenge: &[u8; 32],
-) -> [u8; 64] {
+pub fn reverification_report_data(public_key: &PublicKey, challenge: &str) -> [u8; 64] {
+    let challenge = hex::decode(challenge).unwrap_or_else(|_| env::panic_str("The challenge is not hex"));
     let mut preimage = b"outlayer/reverification/v1\0".to_vec();
-    for field in [contract_id.as_bytes(), raw_key(public_key), challenge] {
+    for field in [env::current_account_id().as_bytes(), raw_key(public_key), &challenge] {
         preimage.extend((field.len() as u32).to_be_bytes());
         preimage.extend(field);
     }
     quote_verify::sha512(&preimage)
+}
+
+/// What the next quote for this key must commit to: 64 hex digits that were not known before this block.
+pub fn new_challenge(public_key: &PublicKey) -> String {
+    hex::encode(env::sha256_array([&env::random_seed_array()[..], public_key.as_bytes()].concat()))
 }
 
 /// Without near-sdk's first byte, the curve.
