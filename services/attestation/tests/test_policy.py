@@ -58,6 +58,37 @@ def failing(value: dict[str, Any], appraisal: Appraisal) -> list[str]:
     ]
 
 
+# --- on chain ---
+
+
+def test_a_files_compact_tuples_carry_its_rules_and_values() -> None:
+    value = document()
+    value["platform"]["advisory_prefix_informational"] = ["INTEL-DOC-"]
+    [entry] = policy.chain_sets(policy.parse(policy.canonical_bytes(value)))
+    assert entry == {
+        "role": "worker",
+        "name": "worker",
+        "measurements": testing.MEASUREMENTS.to_json(),
+        "not_before": testing.NOW - 1000,
+        "not_after": testing.NOW + 1000,
+        "platform": {
+            "statuses": ["UpToDate"],
+            "advisory_prefix_informational": ["INTEL-DOC-"],
+            "min_tcb_evaluation_data_number": 1,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "given_value"), [("advisories_allowed", ["INTEL-SA-00837"]), ("out_of_date_grace_days", 3)]
+)
+def test_a_rule_that_the_chain_does_not_have_is_not_dropped(name: str, given_value: Any) -> None:
+    value = document()
+    value["platform"][name] = given_value
+    with pytest.raises(PolicyError, match=name):
+        policy.chain_sets(policy.parse(policy.canonical_bytes(value)))
+
+
 # --- reading ---
 
 

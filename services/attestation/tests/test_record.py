@@ -239,6 +239,15 @@ def test_registration_binds_the_key_and_all_64_bytes() -> None:
     assert records.registration_report_data(encode_ed25519_key(raw)) == raw + bytes(32)
 
 
+def test_reverification_commits_to_contract_key_and_challenge() -> None:
+    raw, challenge = bytes(range(32)), bytes(range(32, 64))
+    data = records.reverification_report_data("worker.test", raw, challenge)
+    preimage = b"outlayer/reverification/v1\0\0\0\0\x0bworker.test\0\0\0\x20" + raw
+    assert data == hashlib.sha512(preimage + b"\0\0\0\x20" + challenge).digest()
+    with pytest.raises(RecordError, match="32 bytes"):
+        records.reverification_report_data("worker.test", raw, challenge[:31])
+
+
 @given(raw=st.binary(min_size=32, max_size=32))
 def test_keys_have_one_text(raw: bytes) -> None:
     assert decode_ed25519_key(encode_ed25519_key(raw)) == raw

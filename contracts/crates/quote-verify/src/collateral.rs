@@ -5,7 +5,7 @@
 //! quote's own chain decides.
 
 use borsh::{BorshDeserialize, BorshSerialize};
-use dcap_qvl::QuoteCollateralV3;
+use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{read_pem_chain, Certificate, Crl};
@@ -54,37 +54,37 @@ struct Wire {
     tcb_info_signature: Vec<u8>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct TcbInfoHead {
-    id: String,
-    version: u32,
-    issue_date: String,
-    next_update: String,
-    fmspc: String,
-    pce_id: String,
-    tcb_type: u32,
-    tcb_evaluation_data_number: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct QeIdentityHead {
-    id: String,
-    issue_date: String,
-    next_update: String,
-}
-
 /// What collateral says about itself. Times are unix seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CollateralFacts {
     pub fmspc: Fmspc,
     pub pce_id: [u8; 2],
+    /// Of TCB info.
     pub tcb_evaluation_data_number: u32,
+    pub qe_evaluation_data_number: u32,
     /// The older of TCB info and QE identity.
     pub issue_date: u64,
     /// When the first part of it expires.
     pub next_update: u64,
+    /// When each part was issued: TCB info, QE identity, root CA CRL, PCK CRL.
+    pub issued: [u64; 4],
+}
+
+const PARTS: [&str; 4] = ["the TCB info", "the QE identity", "the CRL of the root", "the CRL of the PCK CA"];
+
+impl CollateralFacts {
+    /// What is older here than in `stored`, if anything. Each part counts for itself: an old CRL beside newer TCB
+    /// info would let a revoked certificate back in.
+    pub fn behind(&self, stored: &CollateralFacts) -> Option<&'static str> {
+        if self.tcb_evaluation_data_number < stored.tcb_evaluation_data_number {
+            return Some("the evaluation data number of the TCB info");
+        }
+        if self.qe_evaluation_data_number < stored.qe_evaluation_data_number {
+            return Some("the evaluation data number of the QE identity");
+        }
+        let parts = self.issued.iter().zip(&stored.issued).zip(PARTS);
+        parts.into_iter().find(|((new, old), _)| new < old).map(|(_, part)| part)
+    }
 }
 
 impl Collateral {
@@ -140,44 +140,52 @@ impl Collateral {
         }
     }
 
-    /// All that costs no signature: who signed, for what, and whether it is current.
-    pub fn check(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
-        let tcb_info: TcbInfoHead =
+    /// What it says about itself, whoever signed it and whenever.
+    pub fn facts(&self) -> Result<CollateralFacts, Rejection> {
+        Ok(self.read()?.0)
+    }
+
+    /// The facts, and each part's name, dates of issue and expiry, and whether it still holds at its expiry.
+    fn read(&self) -> Result<(CollateralFacts, [Window; 4]), Rejection> {
+        // in full, so an unknown TCB status is a fault of the collateral and not of a platform
+        let tcb_info: TcbInfo =
             serde_json::from_str(&self.tcb_info).map_err(|error| invalid("tcb_info", &error.to_string()))?;
-        let qe_identity: QeIdentityHead = serde_json::from_str(&self.qe_identity)
+        let qe_identity: QeIdentity = serde_json::from_str(&self.qe_identity)
             .map_err(|error| invalid("qe_identity", &error.to_string()))?;
-        for chain in [&self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
-            check_signing_chain(chain, root_ca_der)?;
-        }
         require(tcb_info.id == "TDX" && tcb_info.version >= 3, "tcb_info", "not TDX TCB info of version 3")?;
         require(qe_identity.id == "TD_QE", "qe_identity", "not the identity of the TD quoting enclave")?;
         require(tcb_info.tcb_type == 0, "tcb_info_type", "tcbType is not 0")?;
-        let mut next_update = u64::MAX;
-        let mut issue_date = u64::MAX;
-        for (check, from, until) in [
-            ("tcb_info_time", &tcb_info.issue_date, &tcb_info.next_update),
-            ("qe_identity_time", &qe_identity.issue_date, &qe_identity.next_update),
-        ] {
-            let (from, until) = (unix_seconds(check, from)?, unix_seconds(check, until)?);
-            require(from <= now, check, "the issue date is in the future")?;
-            not_expired(now <= until, check)?;
-            issue_date = issue_date.min(from);
-            next_update = next_update.min(until);
-        }
-        for der in [&self.root_ca_crl, &self.pck_crl] {
-            let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
-            require(crl.this_update <= now, "crl_time", "a CRL is dated in the future")?;
-            let until = crl.next_update.ok_or_else(|| invalid("crl_time", "a CRL without nextUpdate"))?;
-            not_expired(now < until, "crl_time")?;
-            next_update = next_update.min(until);
-        }
-        Ok(CollateralFacts {
+        let windows = [
+            Window::of_json("tcb_info_time", &tcb_info.issue_date, &tcb_info.next_update)?,
+            Window::of_json("qe_identity_time", &qe_identity.issue_date, &qe_identity.next_update)?,
+            Window::of_crl(&self.root_ca_crl)?,
+            Window::of_crl(&self.pck_crl)?,
+        ];
+        let [first, second, ..] = &windows;
+        let facts = CollateralFacts {
             fmspc: from_hex("tcb_info_fmspc", &tcb_info.fmspc)?,
             pce_id: from_hex("tcb_info_pceid", &tcb_info.pce_id)?,
             tcb_evaluation_data_number: tcb_info.tcb_evaluation_data_number,
-            issue_date,
-            next_update,
-        })
+            qe_evaluation_data_number: qe_identity.tcb_evaluation_data_number,
+            issue_date: first.from.min(second.from),
+            next_update: windows.iter().map(|window| window.until).min().unwrap_or_default(),
+            issued: [0, 1, 2, 3].map(|index: usize| windows[index].from),
+        };
+        Ok((facts, windows))
+    }
+
+    /// All that costs no signature: who signed, for what, and whether it is current.
+    pub fn check(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
+        for chain in [&self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
+            check_signing_chain(chain, root_ca_der)?;
+        }
+        let (facts, windows) = self.read()?;
+        for window in windows {
+            require(window.from <= now, window.check, "dated in the future")?;
+            let holds = if window.last_included { now <= window.until } else { now < window.until };
+            not_expired(holds, window.check)?;
+        }
+        Ok(facts)
     }
 
     /// `check`, and every signature from these bytes up to the root.
@@ -215,6 +223,27 @@ impl Collateral {
             require(crl.is_issued_by(issuer), "crl_signature", "the signature of a CRL does not verify")?;
         }
         Ok(facts)
+    }
+}
+
+/// When a part of collateral holds. That of a CRL ends just before `until`, that of JSON with it.
+struct Window {
+    check: &'static str,
+    from: u64,
+    until: u64,
+    last_included: bool,
+}
+
+impl Window {
+    fn of_json(check: &'static str, from: &str, until: &str) -> Result<Self, Rejection> {
+        let (from, until) = (unix_seconds(check, from)?, unix_seconds(check, until)?);
+        Ok(Window { check, from, until, last_included: true })
+    }
+
+    fn of_crl(der: &[u8]) -> Result<Self, Rejection> {
+        let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
+        let until = crl.next_update.ok_or_else(|| invalid("crl_time", "a CRL without nextUpdate"))?;
+        Ok(Window { check: "crl_time", from: crl.this_update, until, last_included: false })
     }
 }
 

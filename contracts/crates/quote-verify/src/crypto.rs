@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-//! Hashes and ECDSA P-256: host functions in a contract, RustCrypto elsewhere.
+//! Hashes and ECDSA P-256: host functions in a contract, RustCrypto elsewhere. With the feature `software-p256` a
+//! contract uses RustCrypto for the signatures too, for networks before protocol 85; it costs several times the gas.
 //!
 //! The host function `p256_verify` (NEP-635, protocol 85) takes a 32-byte prehash, r ‖ s and the compressed
 //! key. Keys arrive uncompressed and are compressed here, natively too, so that both give the same verdicts.
@@ -64,11 +65,16 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
 
 /// Whether `signature` (r ‖ s) of SHA-256(`message`) verifies under a key in SEC1 uncompressed form (65 bytes).
 pub fn verify(public_key: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
-    compress(public_key).is_some_and(|key| imp::ecdsa_verify(&key, &sha256(message), signature))
+    compress(public_key).is_some_and(|key| ecdsa::verify(&key, &sha256(message), signature))
 }
 
 pub fn sha256(data: &[u8]) -> [u8; 32] {
-    imp::sha256(data)
+    hash::sha256(data)
+}
+
+pub fn sha512(data: &[u8]) -> [u8; 64] {
+    use sha2::Digest;
+    sha2::Sha512::digest(data).into()
 }
 
 /// 0x04 ‖ x ‖ y to (0x02 or 0x03) ‖ x. What y adds beyond its parity is redundant: each key that gets here
@@ -85,11 +91,21 @@ fn compress(key: &[u8]) -> Option<[u8; 33]> {
     Some(compressed)
 }
 
-#[cfg(target_arch = "wasm32")]
-mod imp {
-    /// The register that near-sdk uses for short-lived values too.
-    const REGISTER: u64 = u64::MAX - 2;
+#[cfg(any(not(target_arch = "wasm32"), feature = "software-p256"))]
+mod ecdsa {
+    use p256::ecdsa::signature::hazmat::PrehashVerifier;
+    use p256::ecdsa::{Signature, VerifyingKey};
 
+    pub fn verify(key: &[u8; 33], prehash: &[u8; 32], signature: &[u8; 64]) -> bool {
+        match (VerifyingKey::from_sec1_bytes(key), Signature::from_slice(signature)) {
+            (Ok(key), Ok(signature)) => key.verify_prehash(prehash, &signature).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(all(target_arch = "wasm32", not(feature = "software-p256")))]
+mod ecdsa {
     // near-sys 0.2 does not declare it
     extern "C" {
         fn p256_verify(
@@ -102,7 +118,7 @@ mod imp {
         ) -> u64;
     }
 
-    pub fn ecdsa_verify(key: &[u8; 33], prehash: &[u8; 32], signature: &[u8; 64]) -> bool {
+    pub fn verify(key: &[u8; 33], prehash: &[u8; 32], signature: &[u8; 64]) -> bool {
         // SAFETY: lengths and pointers describe live arrays, which the host only reads
         unsafe {
             p256_verify(
@@ -115,6 +131,12 @@ mod imp {
             ) == 1
         }
     }
+}
+
+#[cfg(target_arch = "wasm32")]
+mod hash {
+    /// The register that near-sdk uses for short-lived values too.
+    const REGISTER: u64 = u64::MAX - 2;
 
     pub fn sha256(data: &[u8]) -> [u8; 32] {
         let mut hash = [0u8; 32];
@@ -135,17 +157,7 @@ mod imp {
 }
 
 #[cfg(not(target_arch = "wasm32"))]
-mod imp {
-    use p256::ecdsa::signature::hazmat::PrehashVerifier;
-    use p256::ecdsa::{Signature, VerifyingKey};
-
-    pub fn ecdsa_verify(key: &[u8; 33], prehash: &[u8; 32], signature: &[u8; 64]) -> bool {
-        match (VerifyingKey::from_sec1_bytes(key), Signature::from_slice(signature)) {
-            (Ok(key), Ok(signature)) => key.verify_prehash(prehash, &signature).is_ok(),
-            _ => false,
-        }
-    }
-
+mod hash {
     pub fn sha256(data: &[u8]) -> [u8; 32] {
         use sha2::Digest;
         sha2::Sha256::digest(data).into()

@@ -17,7 +17,7 @@ use dcap_qvl::quote::{AuthData, AuthDataV4, Quote, TDReport10};
 use dcap_qvl::verify::QuoteVerifier;
 
 pub use collateral::{Collateral, CollateralFacts, Fmspc};
-pub use crypto::{sha256, ContractConfig};
+pub use crypto::{sha256, sha512, ContractConfig};
 
 /// Intel SGX Root CA, SHA-256 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
 pub const INTEL_ROOT_CA_DER: &[u8] = include_bytes!("intel_root_ca.der");
@@ -41,6 +41,7 @@ pub enum Reason {
     NotTdx,
     TcbStatus,
     Advisories,
+    EvaluationNumber,
 }
 
 impl Reason {
@@ -53,6 +54,7 @@ impl Reason {
             Reason::NotTdx => "not_tdx",
             Reason::TcbStatus => "tcb_status",
             Reason::Advisories => "advisories",
+            Reason::EvaluationNumber => "evaluation_number",
         }
     }
 }
@@ -201,6 +203,8 @@ pub struct Policy {
     /// TDATTRIBUTES, all 64 bits.
     pub td_attributes: u64,
     pub max_collateral_age_seconds: Option<u64>,
+    /// At least this, of TCB info and of QE identity.
+    pub min_tcb_evaluation_data_number: u32,
 }
 
 impl Default for Policy {
@@ -211,20 +215,37 @@ impl Default for Policy {
             informational_advisories: Vec::new(),
             td_attributes: TD_ATTRIBUTES,
             max_collateral_age_seconds: None,
+            min_tcb_evaluation_data_number: 0,
         }
     }
 }
 
 impl Policy {
     pub fn judge(&self, verified: &Verified, now: u64) -> Result<(), Rejection> {
+        self.judge_attributes(verified)?;
+        self.judge_platform(verified, now)
+    }
+
+    /// How the TD was made, which is the TD's part and not the platform's.
+    pub fn judge_attributes(&self, verified: &Verified) -> Result<(), Rejection> {
         if verified.td_attributes != self.td_attributes {
             let detail = format!("{:#x}, expected {:#x}", verified.td_attributes, self.td_attributes);
             return Err(Rejection::new(Reason::QuoteInvalid, "td_attributes", detail));
         }
+        Ok(())
+    }
+
+    pub fn judge_platform(&self, verified: &Verified, now: u64) -> Result<(), Rejection> {
         let age = now.saturating_sub(verified.collateral.issue_date);
         if self.max_collateral_age_seconds.is_some_and(|limit| age > limit) {
             let detail = format!("the collateral is {age} seconds old");
             return Err(Rejection::new(Reason::CollateralExpired, "collateral_age", detail));
+        }
+        let facts = &verified.collateral;
+        let number = facts.tcb_evaluation_data_number.min(facts.qe_evaluation_data_number);
+        if number < self.min_tcb_evaluation_data_number {
+            let detail = format!("{number}, at least {}", self.min_tcb_evaluation_data_number);
+            return Err(Rejection::new(Reason::EvaluationNumber, "tcb_evaluation_data_number", detail));
         }
         if !self.tcb_statuses.contains(&verified.tcb_status) {
             let detail = format!("the TCB status is {}", verified.tcb_status);
@@ -278,11 +299,12 @@ const LIBRARY_WORDS: [(&str, Reason, &str); 22] = [
     ("InvalidCrlSignatureForPublicKey", Reason::CollateralInvalid, "crl_signature"),
     ("UnknownRevocationStatus", Reason::CollateralInvalid, "revocation"),
     ("CertRevoked", Reason::QuoteInvalid, "revocation"),
+    // before "Revoked", which the error of an unknown status lists among the known ones
+    ("Failed to decode TcbInfo", Reason::CollateralInvalid, "tcb_info"),
+    ("Failed to decode QeIdentity", Reason::CollateralInvalid, "qe_identity"),
     ("Revoked", Reason::TcbStatus, "tcb_level"),
     ("invalid for tcb_info", Reason::CollateralInvalid, "tcb_info_signature"),
     ("invalid for qe_identity", Reason::CollateralInvalid, "qe_identity_signature"),
-    ("Failed to decode TcbInfo", Reason::CollateralInvalid, "tcb_info"),
-    ("Failed to decode QeIdentity", Reason::CollateralInvalid, "qe_identity"),
     ("component count", Reason::CollateralInvalid, "tcb_info"),
     ("Unsupported QE Identity", Reason::CollateralInvalid, "qe_identity"),
     ("TDX module", Reason::QuoteInvalid, "tdx_module"),

@@ -53,6 +53,9 @@ _UNREADABLE: Final = (
 _LIBRARY_CHECKS: Final = (
     ("CrlExpired", "crl_time"),
     ("CertRevoked", "revocation"),
+    # before "Revoked", which the error of an unknown status lists among the known ones
+    ("Failed to decode TcbInfo", "tcb_info"),
+    ("Failed to decode QeIdentity", "qe_identity"),
     ("Revoked", "tcb_level"),
     ("Crl", "revocation"),
     ("UnknownRevocationStatus", "revocation"),

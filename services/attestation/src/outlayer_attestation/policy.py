@@ -443,6 +443,43 @@ def local_document(
     }
 
 
+def chain_sets(document: PolicyDocument) -> list[dict[str, Any]]:
+    """The compact tuples of a version, as the register contract's ``propose_policy`` takes them.
+
+    Raises:
+        PolicyError: the file says something that the contract has no rule for; the chain must not say less.
+    """
+    rules = document.platform
+    for name in ("advisories_allowed", "out_of_date_grace_days"):
+        if getattr(rules, name):
+            raise PolicyError(
+                f"platform.{name} cannot be put on chain: the register contract has no such rule",
+                hint="leave it empty, or use advisory_prefix_informational and statuses",
+            )
+    replayed = [entry.name for entry in document.measurements if entry.rtmr3 == "replay"]
+    if replayed:
+        raise PolicyError(
+            f"{', '.join(replayed)}: rtmr3 is replayed; on chain it is a constant",
+            hint="name the value that the event log leads to",
+        )
+    platform = {
+        "statuses": list(rules.statuses),
+        "advisory_prefix_informational": list(rules.advisory_prefix_informational),
+        "min_tcb_evaluation_data_number": rules.min_tcb_evaluation_data_number,
+    }
+    return [
+        {
+            "role": document.role,
+            "name": entry.name,
+            "measurements": {name: getattr(entry, name) for name in Measurements.__dataclass_fields__},
+            "not_before": unix_time(document.valid.not_before),
+            "not_after": unix_time(document.valid.not_after),
+            "platform": platform,
+        }
+        for entry in document.measurements
+    ]
+
+
 # --- evaluation ---------------------------------------------------------------------------------------
 
 

@@ -216,6 +216,23 @@ def registration_report_data(public_key: str | bytes) -> bytes:
     return raw + bytes(32)
 
 
+REVERIFICATION_TAG: Final = b"outlayer/reverification/v1\0"
+
+
+def reverification_report_data(contract_id: str, public_key: str | bytes, challenge: bytes) -> bytes:
+    """REPORTDATA of a later quote for a registered key: SHA-512 of a tag and three fields, each behind its length.
+
+    ``challenge`` (32 bytes) is what the register contract shows for the key; it changes with each accepted quote.
+    """
+    raw = registration_report_data(public_key)[:32]
+    if len(challenge) != 32:
+        raise RecordError("a challenge is 32 bytes")
+    fields = (contract_id.encode(), raw, challenge)
+    return hashlib.sha512(
+        REVERIFICATION_TAG + b"".join(len(field).to_bytes(4, "big") + field for field in fields)
+    ).digest()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The quote over a Merkle root of records, as it travels: quote in lower-case hex on the wire."""

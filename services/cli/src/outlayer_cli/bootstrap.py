@@ -181,13 +181,19 @@ async def _ensure_collateral(chain: _Chain, place: Layout, say: Say) -> None:
 
 
 async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
-    """Approve what is predicted for the installed code, and nothing else: other sets expire now."""
+    """Approve what is predicted for the installed worker, and nothing else: other workers' sets expire now."""
     wanted = Measurements.from_file(place.measurements).to_json()
     now = int(time.time())
     active = False
+<<<<<<< HEAD
     for entry in await chain.register.get_measurement_sets():
         expired = entry.not_after is not None and entry.not_after <= now
         if entry.measurements == wanted and not expired:
+=======
+    for entry in await _worker_sets(chain):
+        expired = entry["not_after"] is not None and entry["not_after"] <= now
+        if entry["measurements"] == wanted and not expired:
+>>>>>>> wip-register-dao
             active = True
         elif not expired:
             expire = on_register.expire_measurement_set(entry.id, now)
@@ -198,6 +204,11 @@ async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
         add = on_register.add_measurement_set(wanted, name=name)
         await chain.act(layout.MAIN_CONTRACT, layout.OPERATOR, add)
         say(f"measurements predicted for the installed worker are approved on chain ({name})")
+
+
+async def _worker_sets(chain: _Chain) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = await chain.view(layout.OPERATOR, "get_measurement_sets")
+    return [entry for entry in entries if entry["role"] == "worker"]
 
 
 async def _ensure_init_key(chain: _Chain, place: Layout, worker: str) -> None:
@@ -216,11 +227,17 @@ async def _write_policy(chain: _Chain, place: Layout) -> None:
     """The policy that ``verify`` judges approval by when it has no network, signed by this stack's maintainer."""
     from outlayer_cli.local_policy import write_local_policy
 
+<<<<<<< HEAD
     entries = await chain.register.get_measurement_sets()
     sets = [
         (entry.name or f"set {entry.id}", Measurements.from_json(entry.measurements)) for entry in entries
     ]
     first = min(entry.added_at for entry in entries)
+=======
+    entries = await _worker_sets(chain)
+    sets = [(entry["name"], Measurements.from_json(entry["measurements"])) for entry in entries]
+    first = min(int(entry["added_at"]) for entry in entries)
+>>>>>>> wip-register-dao
     write_local_policy(place, sets, fmspc=_fmspc(place.tdx / "collateral.json"), not_before=first)
 
 

@@ -176,7 +176,7 @@ async def approval(
         "contract": register_id,
         "network_id": network_id,
         "measurement_set": _matching_set(sets, measurements),
-        "worker_key": worker_key,
+        "worker_key": None if worker_key is None else {name: worker_key[name] for name in KEY_FIELDS},
         "collateral_sha256": collateral.sha256(),
         "block_height": int(block["header"]["height"]),
         "block_hash": block_hash,
@@ -205,10 +205,23 @@ async def _collateral_for(views: RegisterViews, record: dict[str, Any], fmspc: s
     return newest if older is None else Collateral.from_json(older)
 
 
+# what a bundle of format 2 holds of the chain's answers, whatever newer contracts add to them
+SET_FIELDS = ("id", "name", "measurements", "not_before", "not_after", "added_at")
+KEY_FIELDS = (
+    *("public_key", "measurement_set", "measurements", "tcb_status", "fmspc"),
+    *("verified_at", "expires_at", "quote_report_sha256"),
+)
+
+
 def _matching_set(sets: list[dict[str, Any]], measurements: dict[str, str]) -> dict[str, Any] | None:
-    """The set with these five values; of several, one without an end, else the one that ends last."""
-    same = [entry for entry in sets if entry["measurements"] == measurements]
-    return max(same, key=lambda entry: entry["not_after"] or 2**63, default=None)
+    """The worker's set with these five values; of several, one without an end, else the one that ends last."""
+    same = [
+        entry
+        for entry in sets
+        if entry["measurements"] == measurements and entry.get("role", "worker") == "worker"
+    ]
+    found = max(same, key=lambda entry: entry["not_after"] or 2**63, default=None)
+    return None if found is None else {name: found[name] for name in SET_FIELDS}
 
 
 def assemble(

@@ -20,6 +20,7 @@ import base64
 import contextlib
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -350,6 +351,12 @@ def _encode(args: Any) -> bytes:
     if args is None:
         return b"{}"
     return args if isinstance(args, bytes) else json.dumps(args, separators=(",", ":")).encode()
+
+
+def clock_from(start: int) -> Callable[[], int]:
+    """A clock for ``localnet``: it begins at ``start`` (unix seconds) when it is made, and gives nanoseconds."""
+    made = time.monotonic_ns()
+    return lambda: start * 10**9 + time.monotonic_ns() - made
 
 
 @contextlib.contextmanager

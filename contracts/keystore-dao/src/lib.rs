@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+//! The keystore DAO. No single party admits a keystore: its quote must show approved measurements, and a majority of
+//! the members must vote for it. Then its key may do one thing on this account: ask the MPC network for the key that
+//! belongs to this account, which is the same for every keystore.
+//!
+//! The owner sets the DAO up: members, measurements, collateral. `hand_over` ends that for good; from then on all of
+//! it takes a vote, and the owner can only bring newer collateral, which Intel has signed.
+//!
+//! Times are unix seconds of the block.
+
+mod admin;
+mod events;
+mod keystores;
+mod proposals;
+mod types;
+mod views;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+
+use approval::Approvals;
+use near_sdk::store::{IterableMap, LookupMap};
+use near_sdk::{env, near, require, AccountId, BorshStorageKey, PanicOnDefault, PublicKey};
+
+pub use types::*;
+
+const DEFAULT_PROPOSAL_TTL_SECONDS: u64 = 7 * 86_400;
+const DEFAULT_KEYSTORE_TTL_SECONDS: u64 = 30 * 86_400;
+const MAX_PROPOSAL_TTL_SECONDS: u64 = 90 * 86_400;
+/// All of them are read with the state.
+const MAX_MEMBERS: usize = 100;
+
+#[near(serializers = [borsh])]
+#[derive(BorshStorageKey)]
+enum StorageKey {
+    Collateral,
+    Proposals,
+    Keystores,
+}
+
+/// The state, by version: a new version adds a variant and a migration.
+#[near(contract_state)]
+#[derive(PanicOnDefault)]
+pub enum Contract {
+    V1(StateV1),
+}
+
+#[near(serializers = [borsh])]
+pub struct StateV1 {
+    owner_id: AccountId,
+    handed_over: bool,
+    init_account_id: AccountId,
+    mpc_contract_id: AccountId,
+    /// The contract whose owner this DAO can be; proposals can call its methods.
+    register_contract_id: Option<AccountId>,
+    proposal_ttl_seconds: u64,
+    keystore_ttl_seconds: u64,
+    members: BTreeSet<AccountId>,
+    approvals: Approvals,
+    next_proposal_id: u64,
+    proposals: LookupMap<u64, StoredProposal>,
+    keystores: IterableMap<PublicKey, StoredKeystore>,
+}
+
+#[near]
+impl Contract {
+    /// `root_ca_der_hex` is for local networks with a simulated platform; without it the root is Intel's.
+    #[init]
+    pub fn new(
+        owner_id: AccountId,
+        init_account_id: AccountId,
+        dao_members: Vec<AccountId>,
+        mpc_contract_id: AccountId,
+        register_contract_id: Option<AccountId>,
+        root_ca_der_hex: Option<String>,
+        proposal_ttl_seconds: Option<u64>,
+        keystore_ttl_seconds: Option<u64>,
+    ) -> Self {
+        let members: BTreeSet<AccountId> = dao_members.into_iter().collect();
+        require!(!members.is_empty(), "DAO must have at least one member");
+        require!(members.len() <= MAX_MEMBERS, "DAO has too many members");
+        let proposal_ttl_seconds = proposal_ttl_seconds.unwrap_or(DEFAULT_PROPOSAL_TTL_SECONDS);
+        require!(
+            (1..=MAX_PROPOSAL_TTL_SECONDS).contains(&proposal_ttl_seconds),
+            "proposal_ttl_seconds must be positive and at most 90 days"
+        );
+        let keystore_ttl_seconds = keystore_ttl_seconds.unwrap_or(DEFAULT_KEYSTORE_TTL_SECONDS);
+        require!(keystore_ttl_seconds > 0, "keystore_ttl_seconds must be positive");
+        // a vote must not be a way to ask the MPC network for the secret
+        require!(
+            register_contract_id.as_ref().is_none_or(|id| *id != mpc_contract_id),
+            "register_contract_id must not be the MPC contract"
+        );
+        Contract::V1(StateV1 {
+            owner_id,
+            handed_over: false,
+            init_account_id,
+            mpc_contract_id,
+            register_contract_id,
+            proposal_ttl_seconds,
+            keystore_ttl_seconds,
+            members,
+            approvals: Approvals::new(root_ca_der_hex, LookupMap::new(StorageKey::Collateral)),
+            next_proposal_id: 1,
+            proposals: LookupMap::new(StorageKey::Proposals),
+            keystores: IterableMap::new(StorageKey::Keystores),
+        })
+    }
+}
+
+impl Contract {
+    fn state(&self) -> &StateV1 {
+        let Contract::V1(state) = self;
+        state
+    }
+
+    fn state_mut(&mut self) -> &mut StateV1 {
+        let Contract::V1(state) = self;
+        state
+    }
+}
+
+impl StateV1 {
+    /// More than half of the members.
+    fn threshold(&self) -> usize {
+        self.members.len() / 2 + 1
+    }
+
+    fn is_member(&self, account_id: &AccountId) -> bool {
+        self.members.contains(account_id)
+    }
+
+    fn add_member(&mut self, account_id: AccountId) -> Result<(), String> {
+        if self.members.len() >= MAX_MEMBERS {
+            return Err("DAO has too many members".to_string());
+        }
+        if !self.members.insert(account_id) {
+            return Err("Already a DAO member".to_string());
+        }
+        Ok(())
+    }
+
+    fn remove_member(&mut self, account_id: &AccountId) -> Result<(), String> {
+        if !self.is_member(account_id) {
+            return Err("Not a DAO member".to_string());
+        }
+        if self.members.len() == 1 {
+            return Err("Cannot remove last DAO member".to_string());
+        }
+        self.members.remove(account_id);
+        Ok(())
+    }
+}
+
+fn or_panic<T, E: Display>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| env::panic_str(&error.to_string()))
+}
