@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //! Events in the NEP-297 form. Names, members and order are part of the ABI.
 
+use near_sdk::json_types::U128;
 use near_sdk::serde::Serialize;
 use near_sdk::{env, AccountId};
 
@@ -56,7 +57,23 @@ pub struct Completed<'a> {
 #[derive(Serialize)]
 #[serde(crate = "near_sdk::serde")]
 pub enum SystemEvent<'a> {
-    ProjectStorageCleanup { project_id: &'a str, project_uuid: &'a str, timestamp: u64 },
+    TopUpPaymentKey {
+        data_id: [u8; 32],
+        owner: &'a AccountId,
+        nonce: u32,
+        amount: U128,
+        encrypted_data: &'a str,
+    },
+    DeletePaymentKey {
+        data_id: [u8; 32],
+        owner: &'a AccountId,
+        nonce: u32,
+    },
+    ProjectStorageCleanup {
+        project_id: &'a str,
+        project_uuid: &'a str,
+        timestamp: u64,
+    },
 }
 
 #[derive(Serialize)]

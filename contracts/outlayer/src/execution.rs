@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
 //! Requests, their results, their settlement.
 
-use near_sdk::{env, near, require, AccountId, Gas, GasWeight, NearToken, Promise};
+use near_sdk::{env, near, require, AccountId, Gas};
 
 use crate::cost;
 use crate::events::{Completed, RequestData, Requested};
+use crate::storage::pay;
 use crate::types::*;
+use crate::yields::{self, RESUME_LIMIT};
 use crate::{Contract, ContractExt};
 
 const CALLBACK_GAS: Gas = Gas::from_tgas(50);
-const DATA_ID_REGISTER: u64 = 37;
 const STALE_AFTER_NS: u64 = 600 * 1_000_000_000;
 const EVENT_INPUT_LIMIT: usize = 10_000;
-/// What a yield can be resumed with (protocol limit).
-const RESUME_LIMIT: usize = 1_024;
 
 /// A source after a look at the projects.
 struct Resolved {
@@ -63,7 +62,8 @@ impl Contract {
 
         let request_id = self.next_request_id;
         self.next_request_id += 1;
-        let data_id = create_yield(request_id);
+        let arguments = format!("{{\"request_id\":{request_id}}}");
+        let data_id = yields::create("on_execution_response", arguments.as_bytes(), CALLBACK_GAS);
         let in_state = input.len() >= EVENT_INPUT_LIMIT;
         let response_format = response_format.unwrap_or_default();
         let project = resolved.project.as_ref();
@@ -151,12 +151,9 @@ impl Contract {
             env::value_return(b"null");
             return;
         };
-        let response = match env::promise_result_checked(0, RESUME_LIMIT) {
-            Ok(payload) => {
-                serde_json::from_slice::<ExecutionResponse>(&payload).map_err(|error| error.to_string())
-            }
-            Err(_) => Err("the yield timed out".to_string()),
-        };
+        let response = yields::result().map_err(str::to_string).and_then(|payload| {
+            serde_json::from_slice::<ExecutionResponse>(&payload).map_err(|error| error.to_string())
+        });
         self.total_executions += 1;
         match response {
             Ok(response) if response.success => self.settle_success(request, response),
@@ -193,7 +190,7 @@ impl Contract {
             return false;
         };
         self.credit_stablecoin(&request.sender_id, request.attached_usd);
-        transfer(&request.payer_account_id, request.payment);
+        pay(&request.payer_account_id, request.payment);
         true
     }
 
@@ -252,7 +249,7 @@ impl Contract {
                 payload.len()
             )
         );
-        require!(env::promise_yield_resume(&data_id, &payload), "Unable to resume execution promise");
+        yields::resume(&data_id, &payload);
     }
 
     fn settle_success(&mut self, request: ExecutionRequest, response: ExecutionResponse) {
@@ -260,7 +257,7 @@ impl Contract {
         let (charged, refunded) = cost::split(request.payment, cost);
         self.total_fees_collected = self.total_fees_collected.saturating_add(charged);
         log_charged(charged);
-        transfer(&request.payer_account_id, refunded);
+        pay(&request.payer_account_id, refunded);
         let refund_usd = u128::from(response.refund_usd.unwrap_or(0)).min(request.attached_usd);
         self.credit_stablecoin(&request.sender_id, refund_usd);
         if let Some(owner) = request.project_owner.clone() {
@@ -276,7 +273,7 @@ impl Contract {
         let (charged, refunded) = cost::split(request.payment, self.pricing.base_fee);
         self.total_fees_collected = self.total_fees_collected.saturating_add(charged);
         log_charged(charged);
-        transfer(&request.payer_account_id, refunded);
+        pay(&request.payer_account_id, refunded);
         self.credit_stablecoin(&request.sender_id, request.attached_usd);
         env::value_return(b"null");
         (charged, refunded)
@@ -333,28 +330,6 @@ fn check_limits(limits: &ResourceLimits) {
     );
 }
 
-/// Create the yield that becomes this call's result; gives its data id.
-fn create_yield(request_id: u64) -> [u8; 32] {
-    let arguments = format!("{{\"request_id\":{request_id}}}");
-    let promise = env::promise_yield_create(
-        "on_execution_response",
-        arguments.as_bytes(),
-        CALLBACK_GAS,
-        GasWeight::default(),
-        DATA_ID_REGISTER,
-    );
-    env::promise_return(promise);
-    env::read_register(DATA_ID_REGISTER)
-        .and_then(|data| data.try_into().ok())
-        .unwrap_or_else(|| env::panic_str("The yield has no data id"))
-}
-
 fn log_charged(charged: u128) {
     env::log_str(&format!("[[yNEAR charged: \"{charged}\"]]"));
-}
-
-fn transfer(account_id: &AccountId, amount: u128) {
-    if amount > 0 {
-        let _ = Promise::new(account_id.clone()).transfer(NearToken::from_yoctonear(amount));
-    }
 }

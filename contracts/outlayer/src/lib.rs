@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: MIT
 //! The main contract: contracts and accounts request executions here, and get the result in a callback.
 
+mod access;
 mod admin;
 mod cost;
 mod events;
 mod execution;
+mod migration;
+mod payments;
 mod projects;
+mod secrets;
+mod storage;
 mod types;
 mod views;
+mod yields;
 
 #[cfg(test)]
 mod tests;
@@ -15,9 +21,12 @@ mod tests;
 use near_sdk::store::{IterableMap, LookupMap};
 use near_sdk::{env, near, require, AccountId, BorshStorageKey, PanicOnDefault};
 
+pub use access::{AccessCondition, Comparison, LogicOperator};
+pub use payments::{DeleteResult, PaymentKeyTask, TopUpResult};
+pub use secrets::{SecretAccessor, SecretKey, SecretProfile, SystemSecret};
 pub use types::*;
 
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 #[near(serializers = [borsh])]
 #[derive(BorshStorageKey)]
@@ -28,6 +37,10 @@ enum StorageKey {
     UserProjects,
     DeveloperEarnings,
     StablecoinBalances,
+    Secrets,
+    UserSecrets,
+    PaymentKeyTasks,
+    TasksByDataId,
 }
 
 #[near(contract_state)]
@@ -52,6 +65,12 @@ pub struct Contract {
     user_projects: LookupMap<AccountId, Vec<String>>,
     developer_earnings: LookupMap<AccountId, u128>,
     user_stablecoin_balances: LookupMap<AccountId, u128>,
+    secrets: LookupMap<SecretKey, SecretProfile>,
+    /// accessor and profile of each secret of an owner
+    user_secrets: LookupMap<AccountId, Vec<(SecretAccessor, String)>>,
+    /// owner and nonce of a payment key -> data id of its task
+    payment_key_tasks: LookupMap<(AccountId, u32), [u8; 32]>,
+    tasks_by_data_id: LookupMap<[u8; 32], PaymentKeyTask>,
 }
 
 #[near]
@@ -82,6 +101,10 @@ impl Contract {
             user_projects: LookupMap::new(StorageKey::UserProjects),
             developer_earnings: LookupMap::new(StorageKey::DeveloperEarnings),
             user_stablecoin_balances: LookupMap::new(StorageKey::StablecoinBalances),
+            secrets: LookupMap::new(StorageKey::Secrets),
+            user_secrets: LookupMap::new(StorageKey::UserSecrets),
+            payment_key_tasks: LookupMap::new(StorageKey::PaymentKeyTasks),
+            tasks_by_data_id: LookupMap::new(StorageKey::TasksByDataId),
         }
     }
 }

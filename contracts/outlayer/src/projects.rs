@@ -2,17 +2,16 @@
 //! Projects: named code with versions. An id is `{owner}/{name}` and holds exactly one slash (R3).
 
 use near_sdk::json_types::U128;
-use near_sdk::{env, near, require, AccountId, NearToken, Promise};
+use near_sdk::{env, near, require, AccountId};
 
 use crate::events::SystemEvent;
+use crate::storage::{pay, price, take_deposit};
 use crate::types::*;
 use crate::{Contract, ContractExt};
 
-const STORAGE_PRICE_PER_BYTE: u128 = 10_000_000_000_000_000_000;
 const PROJECT_BASE_STORAGE: usize = 200;
 const VERSION_BASE_STORAGE: usize = 150;
 const MAX_NAME_LENGTH: usize = 64;
-const SHA256_HEX_LENGTH: usize = 64;
 const MOST_VERSIONS_LISTED: u64 = 100;
 
 #[near]
@@ -29,7 +28,7 @@ impl Contract {
         self.next_project_number += 1;
         let project_cost = project_storage_cost(&project_id, &uuid);
         let version_cost = version_storage_cost(&source);
-        refund_above(project_cost + version_cost);
+        take_deposit(project_cost + version_cost);
         let version_key = source.version_key();
         let project = Project {
             uuid: uuid.clone(),
@@ -58,7 +57,7 @@ impl Contract {
             format!("Version '{version_key}' already exists in project")
         );
         let cost = version_storage_cost(&source);
-        refund_above(cost);
+        take_deposit(cost);
         self.insert_version(&project.uuid, &version_key, source, cost);
         project.version_keys.push(version_key.clone());
         if set_active {
@@ -251,35 +250,15 @@ fn check_source(source: &CodeSource) {
         }
         CodeSource::WasmUrl { url, hash, .. } => {
             require!(!url.is_empty(), "WASM URL cannot be empty");
-            let lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-            require!(
-                hash.len() == SHA256_HEX_LENGTH && hash.bytes().all(lower_hex),
-                "WASM hash must be 64 lower-case hex characters (SHA256)"
-            );
+            require!(is_sha256_hex(hash), "WASM hash must be 64 lower-case hex characters (SHA256)");
         }
     }
 }
 
 fn project_storage_cost(project_id: &str, uuid: &str) -> u128 {
-    (PROJECT_BASE_STORAGE + project_id.len() + uuid.len() + 8 + 16) as u128 * STORAGE_PRICE_PER_BYTE
+    price(PROJECT_BASE_STORAGE + project_id.len() + uuid.len() + 8 + 16)
 }
 
 fn version_storage_cost(source: &CodeSource) -> u128 {
-    (VERSION_BASE_STORAGE + source.text_len() + 64 + 8 + 16) as u128 * STORAGE_PRICE_PER_BYTE
-}
-
-/// Require a storage deposit and give back what was attached above it.
-fn refund_above(required: u128) {
-    let attached = env::attached_deposit().as_yoctonear();
-    require!(
-        attached >= required,
-        format!("Insufficient storage deposit. Required: {required} yoctoNEAR, attached: {attached}")
-    );
-    pay(&env::predecessor_account_id(), attached - required);
-}
-
-fn pay(account_id: &AccountId, amount: u128) {
-    if amount > 0 {
-        let _ = Promise::new(account_id.clone()).transfer(NearToken::from_yoctonear(amount));
-    }
+    price(VERSION_BASE_STORAGE + source.text_len() + 64 + 8 + 16)
 }

@@ -14,6 +14,11 @@ pub const DEFAULT_MAX_EXECUTION_SECONDS: u64 = 60;
 /// The one default build target, here and off chain (R11).
 pub const DEFAULT_BUILD_TARGET: &str = "wasm32-wasip1";
 
+/// 64 hex digits in lower case, the one spelling of a SHA-256 that names code.
+pub fn is_sha256_hex(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+}
+
 /// Code by repository and commit, or by address and SHA-256.
 #[near(serializers = [json, borsh])]
 #[derive(Clone, Debug, PartialEq, Eq)]
