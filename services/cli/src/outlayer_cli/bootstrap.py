@@ -24,6 +24,7 @@ from outlayer_near.calls import main as on_main
 from outlayer_near.calls import register as on_register
 from outlayer_near.credentials import Credentials, load_credentials, save_credentials
 from outlayer_near.errors import NearError
+from outlayer_near.models import MeasurementSet
 from outlayer_near.primitives import (
     AccessKey,
     Action,
@@ -185,15 +186,9 @@ async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
     wanted = Measurements.from_file(place.measurements).to_json()
     now = int(time.time())
     active = False
-<<<<<<< HEAD
-    for entry in await chain.register.get_measurement_sets():
+    for entry in await _worker_sets(chain):
         expired = entry.not_after is not None and entry.not_after <= now
         if entry.measurements == wanted and not expired:
-=======
-    for entry in await _worker_sets(chain):
-        expired = entry["not_after"] is not None and entry["not_after"] <= now
-        if entry["measurements"] == wanted and not expired:
->>>>>>> wip-register-dao
             active = True
         elif not expired:
             expire = on_register.expire_measurement_set(entry.id, now)
@@ -206,9 +201,8 @@ async def _ensure_measurements(chain: _Chain, place: Layout, say: Say) -> None:
         say(f"measurements predicted for the installed worker are approved on chain ({name})")
 
 
-async def _worker_sets(chain: _Chain) -> list[dict[str, Any]]:
-    entries: list[dict[str, Any]] = await chain.view(layout.OPERATOR, "get_measurement_sets")
-    return [entry for entry in entries if entry["role"] == "worker"]
+async def _worker_sets(chain: _Chain) -> list[MeasurementSet]:
+    return [entry for entry in await chain.register.get_measurement_sets() if entry.role == "worker"]
 
 
 async def _ensure_init_key(chain: _Chain, place: Layout, worker: str) -> None:
@@ -227,17 +221,11 @@ async def _write_policy(chain: _Chain, place: Layout) -> None:
     """The policy that ``verify`` judges approval by when it has no network, signed by this stack's maintainer."""
     from outlayer_cli.local_policy import write_local_policy
 
-<<<<<<< HEAD
-    entries = await chain.register.get_measurement_sets()
+    entries = await _worker_sets(chain)
     sets = [
         (entry.name or f"set {entry.id}", Measurements.from_json(entry.measurements)) for entry in entries
     ]
     first = min(entry.added_at for entry in entries)
-=======
-    entries = await _worker_sets(chain)
-    sets = [(entry["name"], Measurements.from_json(entry["measurements"])) for entry in entries]
-    first = min(int(entry["added_at"]) for entry in entries)
->>>>>>> wip-register-dao
     write_local_policy(place, sets, fmspc=_fmspc(place.tdx / "collateral.json"), not_before=first)
 
 
