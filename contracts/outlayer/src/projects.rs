@@ -114,6 +114,13 @@ impl Contract {
         self.projects.insert(project_id, project);
     }
 
+    /// Take the offer of a project back.
+    pub fn cancel_project_transfer(&mut self, project_name: String) {
+        let (project_id, mut project) = self.own_project(&project_name);
+        require!(project.pending_owner.take().is_some(), "The project was not offered to anybody");
+        self.projects.insert(project_id, project);
+    }
+
     /// Accept a project that was offered. Its id becomes `{new owner}/{name}`, its uuid stays.
     pub fn accept_project(&mut self, project_id: String) -> String {
         let new_owner = env::predecessor_account_id();
@@ -135,6 +142,11 @@ impl Contract {
 
     pub fn get_project(&self, project_id: String) -> Option<ProjectView> {
         self.projects.get(&project_id).map(|project| project_view(&project_id, project))
+    }
+
+    /// The account to which a project is offered.
+    pub fn get_project_offer(&self, project_id: String) -> Option<AccountId> {
+        self.projects.get(&project_id).and_then(|project| project.pending_owner.clone())
     }
 
     pub fn list_user_projects(&self, account_id: AccountId) -> Vec<ProjectView> {
