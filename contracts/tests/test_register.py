@@ -157,10 +157,10 @@ def test_a_genuine_quote_with_approved_measurements_gives_a_scoped_key(world: Wo
     assert world.valid()
 
 
-def test_registration_takes_at_most_25_tgas_in_all(world: World) -> None:
+def test_registration_takes_at_most_18_tgas_in_all(world: World) -> None:
     result = world.submit(world.quote())
     assert result.json()["status"] == "approved"
-    assert result.gas_burnt <= 25 * TGAS
+    assert result.gas_burnt <= 18 * TGAS
 
 
 @pytest.mark.parametrize("value", ["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"])
@@ -632,7 +632,7 @@ def test_a_real_quote_verifies_under_intels_root_inside_its_window() -> None:
         # genuine in every way, but no quote for a key of ours
         result = world.submit(quote)
         assert reason(result) == "report_data_mismatch"
-        assert result.gas_burnt < 40 * TGAS
+        assert result.gas_burnt < 25 * TGAS
         assert reason(world.submit(platforms.flipped(600)(quote))) == "quote_invalid"
         world.later(19 * 86_400)
         assert reason(world.submit(quote)) == "collateral_expired"

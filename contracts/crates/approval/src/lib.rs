@@ -11,7 +11,8 @@ use measurements::{MeasurementSet, MeasurementSets, Measurements, PlatformRules,
 use near_sdk::store::LookupMap;
 use near_sdk::{env, near, require, CurveType, PublicKey};
 use quote_verify::{
-    is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Rejection, Verified, INTEL_ROOT_CA_DER,
+    is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Rejection, SignatureDigest, Verified,
+    INTEL_ROOT_CA_DER,
 };
 
 pub use event::{emit, SetsEnd};
@@ -33,6 +34,29 @@ impl From<Rejection> for Refusal {
 #[near(serializers = [borsh])]
 pub enum StoredCollateral {
     V1(Collateral, CollateralInfo),
+    /// With the signatures that verified when it was stored.
+    V2(Collateral, CollateralInfo, Vec<SignatureDigest>),
+}
+
+impl StoredCollateral {
+    fn collateral(&self) -> &Collateral {
+        match self {
+            StoredCollateral::V1(collateral, _) | StoredCollateral::V2(collateral, ..) => collateral,
+        }
+    }
+
+    fn info(&self) -> &CollateralInfo {
+        match self {
+            StoredCollateral::V1(_, info) | StoredCollateral::V2(_, info, _) => info,
+        }
+    }
+
+    fn known(&self) -> &[SignatureDigest] {
+        match self {
+            StoredCollateral::V1(..) => &[],
+            StoredCollateral::V2(_, _, known) => known,
+        }
+    }
 }
 
 /// About stored collateral; `sha256` is of its JSON as `get_collateral` gives it.
@@ -111,11 +135,11 @@ impl Approvals {
 
     /// Whether this collateral may be stored now: it verifies to the root, is current, and no part of it is older
     /// than what is stored for its FMSPC.
-    pub fn check_collateral(&self, text: &str) -> Result<(Fmspc, Collateral, CollateralInfo), Refusal> {
+    pub fn check_collateral(&self, text: &str) -> Result<(Fmspc, StoredCollateral), Refusal> {
         let collateral = Collateral::from_json(text)?;
-        let facts = collateral.verify(self.root(), now())?;
-        if let Some(StoredCollateral::V1(stored, _)) = self.collateral.get(&facts.fmspc) {
-            if let Some(part) = facts.behind(&stored.facts()?) {
+        let (facts, known) = collateral.verify(self.root(), now())?;
+        if let Some(stored) = self.collateral.get(&facts.fmspc) {
+            if let Some(part) = facts.behind(&stored.collateral().facts()?) {
                 let detail = format!("The collateral is older than what is stored: {part}");
                 return Err(Refusal { reason: "collateral_older", detail });
             }
@@ -128,16 +152,17 @@ impl Approvals {
             next_update: facts.next_update,
             stored_at: now(),
         };
-        Ok((facts.fmspc, collateral, info))
+        Ok((facts.fmspc, StoredCollateral::V2(collateral, info, known)))
     }
 
     /// Store collateral for the FMSPC that its TCB info names.
     pub fn store_collateral(&mut self, text: &str) -> Result<CollateralInfo, Refusal> {
-        let (fmspc, collateral, info) = self.check_collateral(text)?;
+        let (fmspc, checked) = self.check_collateral(text)?;
+        let info = checked.info().clone();
         if !self.collateral.contains_key(&fmspc) {
             self.fmspcs.push(fmspc);
         }
-        self.collateral.insert(fmspc, StoredCollateral::V1(collateral, info.clone()));
+        self.collateral.insert(fmspc, checked);
         Ok(info)
     }
 
@@ -151,7 +176,7 @@ impl Approvals {
             }
             None => *self.fmspcs.iter().max_by_key(|fmspc| self.info_of(fmspc).map(|i| i.stored_at))?,
         };
-        self.collateral.get(&fmspc).map(|StoredCollateral::V1(collateral, _)| collateral.to_json())
+        self.collateral.get(&fmspc).map(|stored| stored.collateral().to_json())
     }
 
     pub fn collateral_info(&self) -> Vec<&CollateralInfo> {
@@ -159,7 +184,7 @@ impl Approvals {
     }
 
     fn info_of(&self, fmspc: &Fmspc) -> Option<&CollateralInfo> {
-        self.collateral.get(fmspc).map(|StoredCollateral::V1(_, info)| info)
+        self.collateral.get(fmspc).map(StoredCollateral::info)
     }
 
     // --- quotes ---
@@ -176,11 +201,12 @@ impl Approvals {
             detail: "quote_layout: the quote is not hex".to_string(),
         })?;
         let parsed = ParsedQuote::parse(&quote)?;
-        let Some(StoredCollateral::V1(collateral, _)) = self.collateral.get(&parsed.fmspc()) else {
+        let Some(stored) = self.collateral.get(&parsed.fmspc()) else {
             let detail = format!("collateral: none is stored for FMSPC {}", hex::encode(parsed.fmspc()));
             return Err(Refusal { reason: "collateral_missing", detail });
         };
-        let verified = parsed.verify(collateral.clone(), self.root(), now())?;
+        let verified =
+            parsed.verify(stored.collateral().clone(), stored.known().to_vec(), self.root(), now())?;
         self.judge(&verified, report_data, roles)
     }
 

@@ -9,7 +9,7 @@ use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{read_pem_chain, Certificate, Crl};
-use crate::{crypto, Reason, Rejection};
+use crate::{crypto, Reason, Rejection, SignatureDigest};
 
 const TCB_SIGNING_COMMON_NAME: &[u8] = b"Intel SGX TCB Signing";
 /// A JSON text of collateral is about 24 KB.
@@ -188,10 +188,20 @@ impl Collateral {
         Ok(facts)
     }
 
-    /// `check`, and every signature from these bytes up to the root.
+    /// `check`, and every signature from these bytes up to the root. Gives the signatures too, for
+    /// `ParsedQuote::verify`.
     ///
     /// Whether a signer has been revoked or its chain is otherwise unfit is dcap-qvl's to say, with each quote.
-    pub fn verify(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
+    pub fn verify(
+        &self,
+        root_ca_der: &[u8],
+        now: u64,
+    ) -> Result<(CollateralFacts, Vec<SignatureDigest>), Rejection> {
+        let (facts, known) = crypto::remembering(Vec::new(), || self.verify_all(root_ca_der, now));
+        Ok((facts?, known))
+    }
+
+    fn verify_all(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
         let facts = self.check(root_ca_der, now)?;
         let root = certificate(root_ca_der)?;
         for (check, chain, text, signature) in [

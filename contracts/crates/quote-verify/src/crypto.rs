@@ -5,6 +5,8 @@
 //! The host function `p256_verify` (NEP-635, protocol 85) takes a 32-byte prehash, r ‖ s and the compressed
 //! key. Keys arrive uncompressed and are compressed here, natively too, so that both give the same verdicts.
 
+use std::cell::RefCell;
+
 use dcap_qvl::config::{Config, CryptoProvider};
 use rustls_pki_types::{alg_id, AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 
@@ -63,9 +65,39 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
     }
 }
 
+/// Names a signature that verified: SHA-256 of compressed key ‖ SHA-256 of the message ‖ signature.
+pub type SignatureDigest = [u8; 32];
+
+thread_local! {
+    static MEMO: RefCell<Option<Vec<SignatureDigest>>> = const { RefCell::new(None) };
+}
+
+/// Run with signatures that have verified before: those are not computed again. Gives them and what else verified.
+///
+/// A signature is a pure function of key, message and signature, and its digest covers all three; who is allowed to
+/// sign what, and when, is checked as ever.
+pub fn remembering<T>(known: Vec<SignatureDigest>, run: impl FnOnce() -> T) -> (T, Vec<SignatureDigest>) {
+    MEMO.with(|memo| memo.replace(Some(known)));
+    let result = run();
+    (result, MEMO.with(RefCell::take).unwrap_or_default())
+}
+
 /// Whether `signature` (r ‖ s) of SHA-256(`message`) verifies under a key in SEC1 uncompressed form (65 bytes).
 pub fn verify(public_key: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
-    compress(public_key).is_some_and(|key| ecdsa::verify(&key, &sha256(message), signature))
+    let Some(key) = compress(public_key) else { return false };
+    let prehash = sha256(message);
+    let digest = sha256(&[&key[..], &prehash, signature].concat());
+    MEMO.with(|memo| {
+        let mut memo = memo.borrow_mut();
+        if memo.as_ref().is_some_and(|known| known.contains(&digest)) {
+            return true;
+        }
+        let verifies = ecdsa::verify(&key, &prehash, signature);
+        if let (true, Some(known)) = (verifies, memo.as_mut()) {
+            known.push(digest);
+        }
+        verifies
+    })
 }
 
 pub fn sha256(data: &[u8]) -> [u8; 32] {
@@ -204,6 +236,25 @@ mod tests {
         assert!(!verify(&key[..64], b"sample", &signature));
         assert!(!verify(&key[..33], b"sample", &signature));
         assert!(!verify(&[], b"sample", &signature));
+    }
+
+    #[test]
+    fn what_verified_is_remembered_and_nothing_else_is() {
+        let (key, signature) = vector();
+        let mut other = signature;
+        other[0] ^= 1;
+        let (results, known) = remembering(Vec::new(), || {
+            [&signature, &other, &signature].map(|signature| verify(&key, b"sample", signature))
+        });
+        assert_eq!((results, known.len()), ([true, false, true], 1));
+        let (results, again) = remembering(known.clone(), || {
+            [(b"sample", &signature), (b"Sample", &signature), (b"sample", &other)]
+                .map(|(message, signature)| verify(&key, message, signature))
+        });
+        assert_eq!((results, again), ([true, false, false], known));
+        // outside nothing is kept
+        assert!(verify(&key, b"sample", &signature));
+        assert_eq!(remembering(Vec::new(), || ()).1, Vec::<SignatureDigest>::new());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use dcap_qvl::quote::{AuthData, AuthDataV4, Quote, TDReport10};
 use dcap_qvl::verify::QuoteVerifier;
 
 pub use collateral::{Collateral, CollateralFacts, Fmspc};
-pub use crypto::{sha256, sha512, ContractConfig};
+pub use crypto::{sha256, sha512, ContractConfig, SignatureDigest};
 
 /// Intel SGX Root CA, SHA-256 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
 pub const INTEL_ROOT_CA_DER: &[u8] = include_bytes!("intel_root_ca.der");
@@ -146,8 +146,19 @@ impl<'a> ParsedQuote<'a> {
 
     /// Verify under a root (DER), as of `now` (unix seconds).
     ///
-    /// Gives every TCB status but Revoked: `Policy::judge` decides on it.
-    pub fn verify(self, collateral: Collateral, root_ca_der: &[u8], now: u64) -> Result<Verified, Rejection> {
+    /// `known` are the signatures that verified when the collateral was stored (`Collateral::verify`), or none: then
+    /// all of them are computed. Gives every TCB status but Revoked: `Policy::judge` decides on it.
+    pub fn verify(
+        self,
+        collateral: Collateral,
+        known: Vec<SignatureDigest>,
+        root_ca_der: &[u8],
+        now: u64,
+    ) -> Result<Verified, Rejection> {
+        crypto::remembering(known, || self.verify_all(collateral, root_ca_der, now)).0
+    }
+
+    fn verify_all(self, collateral: Collateral, root_ca_der: &[u8], now: u64) -> Result<Verified, Rejection> {
         let facts = self.precheck(&collateral, root_ca_der, now)?;
         let verifier = QuoteVerifier::<ContractConfig>::new_with_config(root_ca_der.to_vec());
         let report = verifier

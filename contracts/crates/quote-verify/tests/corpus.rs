@@ -6,7 +6,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use quote_verify::{Collateral, ParsedQuote, Policy, Reason, Rejection, Verified, INTEL_ROOT_CA_DER};
+use quote_verify::{
+    Collateral, ParsedQuote, Policy, Reason, Rejection, SignatureDigest, Verified, INTEL_ROOT_CA_DER,
+};
 use serde_json::Value;
 
 const DAY: u64 = 86_400;
@@ -42,7 +44,7 @@ fn lenient() -> Policy {
 }
 
 fn verify(quote: &[u8], collateral: &str, root: &[u8], now: u64) -> Result<Verified, Rejection> {
-    ParsedQuote::parse(quote)?.verify(Collateral::from_json(collateral)?, root, now)
+    ParsedQuote::parse(quote)?.verify(Collateral::from_json(collateral)?, Vec::new(), root, now)
 }
 
 fn unix(text: &str) -> u64 {
@@ -81,6 +83,37 @@ fn every_synthetic_case_gets_our_verdict() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(cases, 101);
+}
+
+#[test]
+fn signatures_that_are_known_change_no_verdict() {
+    let Some(folder) = vectors() else { return };
+    let root = fs::read(folder.join("synthetic/root_ca.der")).unwrap();
+    let read = |case: &Path| {
+        let quote = fs::read(case.join("quote.bin")).unwrap();
+        (quote, Collateral::from_json(&fs::read_to_string(case.join("collateral.json")).unwrap()))
+    };
+    let now = 1_893_456_000;
+    let (_, good) = read(&folder.join("synthetic/ok_v4_td10"));
+    let (_, of_the_good) = good.unwrap().verify(&root, now).unwrap();
+    let mut cases = 0;
+    for entry in fs::read_dir(folder.join("synthetic")).unwrap() {
+        let case = entry.unwrap().path();
+        if !case.join("expected.json").is_file() {
+            continue;
+        }
+        let (quote, Ok(collateral)) = read(&case) else { continue };
+        let own = collateral.verify(&root, now).map(|(_, known)| known).unwrap_or_default();
+        let verdict = |known: &[SignatureDigest]| {
+            ParsedQuote::parse(&quote)?.verify(collateral.clone(), known.to_vec(), &root, now)
+        };
+        let plain = verdict(&[]);
+        assert_eq!(verdict(&own), plain, "{}", case.display());
+        // also what another, genuine collateral left behind vouches for nothing else
+        assert_eq!(verdict(&of_the_good), plain, "{}", case.display());
+        cases += 1;
+    }
+    assert!(cases > 90, "{cases}");
 }
 
 #[test]
@@ -145,7 +178,8 @@ fn stored_collateral_is_verified_to_the_root() {
     let Some((_, text)) = real() else { return };
     let now = unix("2025-07-01T00:00:00Z");
     let collateral = Collateral::from_json(&text).unwrap();
-    let facts = collateral.verify(INTEL_ROOT_CA_DER, now).unwrap();
+    let (facts, known) = collateral.verify(INTEL_ROOT_CA_DER, now).unwrap();
+    assert_eq!(known.len(), 6);
     assert_eq!(facts.issue_date, unix("2025-06-19T10:16:03Z"));
     assert_eq!(facts.next_update, unix("2025-07-19T10:00:35Z"));
     type Change = fn(&mut Collateral);
