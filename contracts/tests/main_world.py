@@ -155,9 +155,7 @@ def deployed(main: Path = ARTIFACTS / "outlayer.wasm") -> Iterator[World]:
         world = World(chain, {name: chain.create_account(name, 100 * NEAR) for name in names})
         new = {"owner_id": MAIN, "operator_id": OPERATOR}
         chain.deploy(world.accounts[MAIN], main, "new", new)
-        chain.deploy(
-            world.accounts[TOKEN], ARTIFACTS / "stablecoin.wasm", "new", {"minter_id": TOKEN}
-        )
+        chain.deploy(world.accounts[TOKEN], ARTIFACTS / "stablecoin.wasm", "new", {"minter_id": TOKEN})
         for account in (*USERS, MAIN):
             args = {"account_id": account, "amount": str(MINTED if account in USERS else 0)}
             assert chain.call(world.accounts[TOKEN], TOKEN, "mint", args).failure is None

@@ -207,7 +207,7 @@ def test_r6_every_way_of_cancelling_returns_everything(world: World, who: str, m
     elif method == "clear_all_pending_requests":
         args = {}
     elif method == "cancel_stale_execution":
-        world.refused(CAROL, method, "Only the sender can cancel this execution", **args)
+        world.refused(ALICE, method, "Only the sender can cancel this execution", **args)
         world.refused(BOB, method, "Execution is not yet stale", **args)
         world.chain.set_time(601)
         world.chain.produce_block()

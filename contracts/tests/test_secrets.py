@@ -92,7 +92,9 @@ def test_all_access_conditions_come_back_as_they_were_stored(world: World) -> No
         ("DenyAll", "Failed to deserialize"),
     ],
 )
-def test_a_condition_that_no_keystore_could_judge_is_refused(world: World, condition: Any, words: str) -> None:
+def test_a_condition_that_no_keystore_could_judge_is_refused(
+    world: World, condition: Any, words: str
+) -> None:
     args = {"accessor": REPO, "profile": "p", "encrypted_secrets_base64": "b64", "access": condition}
     world.refused("bob.test", "store_secrets", words, NEAR, **args)
 

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: MIT
+"""Random histories of the main contract, with books kept beside it: after every step they agree to the last unit.
+
+NEAR is counted on the users' side (the chain conserves the total, and a contract's share of gas is not its ledger),
+the stablecoin on the contract's. Longer runs: OUTLAYER_LEDGER_EXAMPLES=200.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from main_world import (
+    ARTIFACTS,
+    BASE_FEE,
+    COST,
+    MAIN,
+    MINTED,
+    OPERATOR,
+    PAYMENT,
+    PAYMENT_KEY,
+    USED,
+    USERS,
+    World,
+    data_id,
+    deployed,
+    wasm_url,
+)
+
+from outlayer_localnet.testing import NEAR, TGAS, TxResult
+from outlayer_near.models import secrets as models
+from outlayer_near.primitives import DeployContract, FunctionCall
+
+EXAMPLES = int(os.environ.get("OUTLAYER_LEDGER_EXAMPLES", "4"))
+DEVELOPER = "alice.test"
+YIELD_BLOCKS = 200
+REPO = {"Repo": {"repo": "github.com/alice/app", "branch": None}}
+users = st.sampled_from(USERS)
+amounts = st.integers(1, MINTED // 50)
+nonces = st.sampled_from([1, 2])
+
+
+@dataclass
+class Open:
+    """A transaction that waits for the operator, and what the chain holds of its signer's NEAR for its gas."""
+
+    who: str
+    sent: TxResult
+    since: int
+    reserved: int
+
+
+@dataclass
+class Request(Open):
+    payer: str
+    usd: int
+    payment: int
+    owner: str
+
+
+@dataclass
+class Task(Open):
+    """Of a payment key. ``amount``: tokens of a top-up; None for a deletion."""
+
+    event: dict[str, Any]
+    owner: str
+    nonce: int
+    amount: int | None
+
+
+class Ledger(RuleBasedStateMachine):
+    world: World
+
+    @initialize()
+    def begin(self) -> None:
+        self.world.chain.restore("deployed")
+        self.near = {user: self.world.chain.balance(user) for user in USERS}
+        self.tokens = dict.fromkeys(USERS, MINTED)
+        self.usd = dict.fromkeys(USERS, 0)
+        self.earned = dict.fromkeys(USERS, 0)
+        self.top_ups = 0
+        self.fees = 0
+        self.executions = 0
+        self.requests: dict[int, Request] = {}
+        self.tasks: dict[tuple[str, int], Task] = {}
+        self.secrets: dict[tuple[str, str, str], tuple[int, str]] = {}
+        self.projects = {"alice.test/app": DEVELOPER}
+        self.offers: dict[str, str] = {}
+
+    # -- the two sides ---------------------------------------------------------------------------------
+
+    def did(self, who: str, result: TxResult, *, costs: int = 0) -> None:
+        """A user's finished transaction: its gas, and what it moved beside it."""
+        assert result.failure is None, result.failure
+        self.near[who] -= result.tokens_burnt + costs
+
+    def height(self) -> int:
+        return self.world.chain.height
+
+    def opened(self, who: str, deposit: int, sent: TxResult) -> tuple[TxResult, int, int]:
+        """When the first receipts are through: what is reserved for gas stays the same until the end."""
+        for _ in range(3):
+            self.world.chain.produce_block()
+        balance = self.world.chain.balance(who)
+        self.near[who] -= deposit
+        return sent, self.height(), self.near[who] - self._reserved(who) - balance
+
+    def _reserved(self, who: str) -> int:
+        waiting: list[Open] = [*self.requests.values(), *self.tasks.values()]
+        return sum(item.reserved for item in waiting if item.who == who)
+
+    def closed(self, item: Open) -> TxResult:
+        final = self.world.final(item.sent)
+        self.near[item.who] -= final.tokens_burnt
+        return final
+
+    @invariant()
+    def near_is_exact(self) -> None:
+        for user, expected in self.near.items():
+            assert self.world.chain.balance(user) == expected - self._reserved(user), user
+
+    @invariant()
+    def the_stablecoin_is_exact(self) -> None:
+        world = self.world
+        for user in USERS:
+            assert world.tokens(user) == self.tokens[user]
+            assert world.usd(user) == self.usd[user]
+            assert world.earnings(user) == self.earned[user]
+        attached = sum(request.usd for request in self.requests.values())
+        waiting = sum(task.amount or 0 for task in self.tasks.values())
+        inside = sum(self.usd.values()) + sum(self.earned.values()) + attached + waiting + self.top_ups
+        assert world.tokens(MAIN) == inside
+        assert inside + sum(self.tokens.values()) == len(USERS) * MINTED
+
+    @invariant()
+    def the_contract_says_the_same(self) -> None:
+        world = self.world
+        assert sorted(world.pending()) == sorted(self.requests)
+        assert world.view("get_stats") == [self.executions, str(self.fees)]
+        for user in USERS:
+            deposits = {
+                (user, json.dumps(item["accessor"]), item["profile"]): int(item["storage_deposit"])
+                for item in world.view("list_user_secrets", account_id=user)
+            }
+            assert deposits == {key: held for key, (held, _) in self.secrets.items() if key[0] == user}
+            owned = {item["project_id"] for item in world.view("list_user_projects", account_id=user)}
+            assert owned == {name for name, owner in self.projects.items() if owner == user}
+
+    @invariant()
+    def the_contract_can_pay_what_it_owes(self) -> None:
+        owed = sum(request.payment for request in self.requests.values())
+        owed += sum(held for held, _ in self.secrets.values())
+        account = self.world.chain.account(MAIN)
+        assert int(account["amount"]) > 90 * NEAR + owed + self.fees
+
+    def make_room(self) -> None:
+        """Nothing times out between two steps by itself."""
+        waiting: list[Open] = [*self.requests.values(), *self.tasks.values()]
+        if waiting and self.height() - min(item.since for item in waiting) > YIELD_BLOCKS // 2:
+            self.time_out()
+
+    # -- requests --------------------------------------------------------------------------------------
+
+    @rule(who=users, amount=amounts)
+    def deposit_usd(self, who: str, amount: int) -> None:
+        result = self.world.pay(who, amount, {"action": "deposit_balance"})
+        self.did(who, result, costs=1)
+        self.tokens[who] -= amount
+        self.usd[who] += amount
+
+    @rule(who=users, payer=users, usd=st.integers(0, 2_000_000), compile_only=st.booleans())
+    def request(self, who: str, payer: str, usd: int, compile_only: bool) -> None:
+        self.make_room()
+        project = "alice.test/app" if "alice.test/app" in self.projects else None
+        usd = min(usd, self.usd[who]) if project else 0
+        source = {"Project": {"project_id": project}} if project else wasm_url("a")
+        payment = BASE_FEE if compile_only else PAYMENT
+        params = {"attached_usd": str(usd), "compile_only": compile_only}
+        sent, number = self.world.request(who, payment, source=source, payer_account_id=payer, params=params)
+        self.usd[who] -= usd
+        item = self.opened(who, payment, sent)
+        self.requests[number] = Request(who, *item, payer=payer, usd=usd, payment=payment, owner=DEVELOPER)
+
+    def settle(self, number: int, charged: int, refund_usd: int) -> None:
+        request = self.requests.pop(number)
+        self.executions += 1
+        self.fees += charged
+        self.near[request.payer] += request.payment - charged
+        self.usd[request.who] += refund_usd
+        self.earned[request.owner] += request.usd - refund_usd
+        self.closed(request)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), success=st.booleans(), large=st.booleans(), refund=st.integers(0, 3_000_000))
+    def resolve(self, data: Any, success: bool, large: bool, refund: int) -> None:
+        number = data.draw(st.sampled_from(sorted(self.requests)))
+        request = self.requests[number]
+        if large:
+            args = {"request_id": number, "output": {"Text": "x" * 3_000}, "success": success}
+            args |= {"resources_used": USED, "refund_usd": refund}
+            self.world.ok(OPERATOR, "submit_execution_output_and_resolve", **args)
+        else:
+            self.world.resolve(number, success=success, refund_usd=refund)
+        self.world.final(request.sent)
+        charged = min(COST if success else BASE_FEE, request.payment)
+        self.settle(number, charged, min(refund, request.usd) if success else request.usd)
+
+    @precondition(lambda self: self.requests)
+    @rule(data=st.data(), method=st.sampled_from(["emergency_cancel_execution", "cancel_pending_requests"]))
+    def cancel(self, data: Any, method: str) -> None:
+        number = data.draw(st.sampled_from(sorted(self.requests)))
+        ids: dict[str, Any] = {"request_id": number}
+        if method == "cancel_pending_requests":
+            ids = {"request_ids": [number]}
+        self.world.ok(MAIN, method, **ids)
+        request = self.requests.pop(number)
+        self.near[request.payer] += request.payment
+        self.usd[request.who] += request.usd
+        # its yield lives on; what is reserved for it comes back when it ends
+        self.world.chain.fast_forward(YIELD_BLOCKS + 10)
+        self.closed(request)
+        self.all_timed_out()
+
+    @precondition(lambda self: self.requests or self.tasks)
+    @rule()
+    def time_out(self) -> None:
+        self.world.chain.fast_forward(YIELD_BLOCKS + 10)
+        self.all_timed_out()
+
+    def all_timed_out(self) -> None:
+        for number in list(self.requests):
+            request = self.requests[number]
+            self.world.final(request.sent)
+            self.settle(number, min(BASE_FEE, request.payment), request.usd)
+        for key in list(self.tasks):
+            self.end_task(key, success=False)
+
+    # -- payment keys ----------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.secrets)
+    @rule(data=st.data(), payer=users, amount=st.integers(10_000, 2_000_000))
+    def top_up(self, data: Any, payer: str, amount: int) -> None:
+        self.make_room()
+        free = [key for key in self.key_secrets() if key not in self.tasks]
+        if not free:
+            return
+        owner, nonce = data.draw(st.sampled_from(free))
+        sent, event = self.world.top_up(payer, nonce, amount, owner=owner)
+        self.tokens[payer] -= amount
+        item = self.opened(payer, 1, sent)
+        self.tasks[owner, nonce] = Task(payer, *item, event=event, owner=owner, nonce=nonce, amount=amount)
+
+    @precondition(lambda self: self.secrets)
+    @rule(data=st.data())
+    def delete_key(self, data: Any) -> None:
+        self.make_room()
+        free = [key for key in self.key_secrets() if key not in self.tasks]
+        if not free:
+            return
+        owner, nonce = data.draw(st.sampled_from(free))
+        sent, event = self.world.delete_key(owner, nonce)
+        item = self.opened(owner, 1, sent)
+        # the yocto stays with the contract: it shows that a full-access key signed
+        self.tasks[owner, nonce] = Task(owner, *item, event=event, owner=owner, nonce=nonce, amount=None)
+
+    def key_secrets(self) -> list[tuple[str, int]]:
+        kind = json.dumps(PAYMENT_KEY)
+        return sorted((owner, int(profile)) for owner, accessor, profile in self.secrets if accessor == kind)
+
+    @precondition(lambda self: self.tasks)
+    @rule(data=st.data(), success=st.booleans())
+    def answer(self, data: Any, success: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(self.tasks)))
+        task = self.tasks[key]
+        failed = {"Error": {"message": "no"}}
+        if task.amount is None:
+            method, done = "resume_delete_payment_key", "Success"
+        else:
+            method, done = "resume_topup", {"Success": {"new_encrypted_data": "again"}}
+        result = done if success else failed
+        self.world.ok(OPERATOR, method, data_id=data_id(task.event), result=result)
+        self.end_task(key, success=success)
+
+    def end_task(self, key: tuple[str, int], *, success: bool) -> None:
+        task = self.tasks.pop(key)
+        final = self.closed(task)
+        secret = (task.owner, json.dumps(PAYMENT_KEY), str(task.nonce))
+        if task.amount is None:
+            assert final.json() is success
+            if success:
+                held, _ = self.secrets.pop(secret)
+                self.near[task.owner] += held
+        elif success:
+            assert final.json() == str(task.amount)
+            self.top_ups += task.amount
+            self.secrets[secret] = (self.secrets[secret][0], "again")
+        else:
+            assert final.json() == "0"
+            self.tokens[task.who] += task.amount
+
+    @rule(who=users)
+    def withdraw(self, who: str) -> None:
+        result = self.world.call(who, "withdraw_developer_earnings", 1)
+        if self.earned[who] == 0:
+            assert result.failure is not None
+            self.near[who] -= result.tokens_burnt
+            return
+        self.did(who, result, costs=1)
+        self.tokens[who] += self.earned[who]
+        self.earned[who] = 0
+
+    # -- secrets and projects --------------------------------------------------------------------------
+
+    @rule(who=users, nonce=nonces, key=st.booleans(), size=st.integers(1, 400), wide=st.integers(0, 5))
+    def store_secret(self, who: str, nonce: int, key: bool, size: int, wide: int) -> None:
+        if key and (who, nonce) in self.tasks:
+            return
+        accessor: Any = PAYMENT_KEY if key else REPO
+        access: Any = {"Whitelist": {"accounts": list(USERS) * wide}} if wide else "AllowAll"
+        result = self.world.store(who, accessor, str(nonce), "x" * size, access)
+        self.put_secret(who, accessor, str(nonce), "x" * size, access, result)
+
+    def put_secret(
+        self, who: str, accessor: Any, profile: str, text: str, access: Any, result: TxResult
+    ) -> None:
+        name = (who, json.dumps(accessor), profile)
+        key = models.SecretKey(accessor=models.read_accessor(accessor), profile=profile, owner=who)
+        cost = 10**19 * models.secret_storage_bytes(key, text, models.read_condition(access))
+        held, _ = self.secrets.get(name, (0, ""))
+        self.did(who, result, costs=cost - held)
+        self.secrets[name] = (cost, text)
+
+    @precondition(lambda self: self.secrets)
+    @rule(data=st.data(), wide=st.integers(0, 9))
+    def update_access(self, data: Any, wide: int) -> None:
+        owner, accessor, profile = name = data.draw(st.sampled_from(sorted(self.secrets)))
+        access: Any = {"Whitelist": {"accounts": list(USERS) * wide}} if wide else "AllowAll"
+        args = {"accessor": json.loads(accessor), "profile": profile, "new_access": access}
+        result = self.world.ok(owner, "update_access", NEAR, **args)
+        self.put_secret(owner, args["accessor"], profile, self.secrets[name][1], access, result)
+
+    @precondition(lambda self: self.secrets)
+    @rule(data=st.data())
+    def delete_secret(self, data: Any) -> None:
+        owner, accessor, profile = name = data.draw(st.sampled_from(sorted(self.secrets)))
+        if json.loads(accessor) == PAYMENT_KEY and (owner, int(profile)) in self.tasks:
+            return
+        args = {"accessor": json.loads(accessor), "profile": profile}
+        result = self.world.ok(owner, "delete_secrets", **args)
+        held, _ = self.secrets.pop(name)
+        self.did(owner, result, costs=-held)
+
+    def project_deposit(self, project: str) -> int:
+        found = self.world.view("get_project", project_id=project)
+        count = self.world.view("get_version_count", project_id=project)
+        version = 10**19 * (150 + len("https://example.test/a.wasm") + 64 + 64 + 8 + 16)
+        return int(found["storage_deposit"]) + count * version
+
+    @rule(who=users, name=st.sampled_from(["p", "q"]))
+    def create_project(self, who: str, name: str) -> None:
+        project = f"{who}/{name}"
+        if project in self.projects:
+            return
+        result = self.world.ok(who, "create_project", NEAR, name=name, source=wasm_url("b"))
+        self.projects[project] = who
+        cost = 10**19 * (200 + len(project) + 17 + 8 + 16)
+        assert int(self.world.view("get_project", project_id=project)["storage_deposit"]) == cost
+        self.did(who, result, costs=self.project_deposit(project))
+
+    @precondition(lambda self: self.projects)
+    @rule(data=st.data())
+    def delete_project(self, data: Any) -> None:
+        project = data.draw(st.sampled_from(sorted(self.projects)))
+        owner = self.projects.pop(project)
+        self.offers.pop(project, None)
+        back = self.project_deposit(project)
+        result = self.world.ok(owner, "delete_project", project_name=project.split("/")[1])
+        self.did(owner, result, costs=-back)
+
+    @precondition(lambda self: self.projects)
+    @rule(data=st.data(), to=users)
+    def offer_project(self, data: Any, to: str) -> None:
+        project = data.draw(st.sampled_from(sorted(self.projects)))
+        owner = self.projects[project]
+        if owner == to:
+            return
+        args = {"project_name": project.split("/")[1], "new_owner": to}
+        self.did(owner, self.world.ok(owner, "transfer_project", **args))
+        self.offers[project] = to
+
+    @precondition(lambda self: self.offers)
+    @rule(data=st.data())
+    def accept_project(self, data: Any) -> None:
+        project = data.draw(st.sampled_from(sorted(self.offers)))
+        to = self.offers[project]
+        target = f"{to}/{project.split('/')[1]}"
+        if target in self.projects:
+            return
+        self.did(to, self.world.ok(to, "accept_project", project_id=project))
+        del self.offers[project], self.projects[project]
+        self.projects[target] = to
+
+    @rule()
+    def upgrade(self) -> None:
+        code = DeployContract((ARTIFACTS / "outlayer.wasm").read_bytes())
+        result = self.world.chain.send(
+            self.world.accounts[MAIN], MAIN, [code, FunctionCall("migrate", b"{}", 200 * TGAS, 0)]
+        )
+        assert result.failure is None
+
+
+@pytest.fixture(scope="module")
+def world() -> Any:
+    with deployed() as made, contextlib.suppress(GeneratorExit):
+        yield made
+
+
+@pytest.mark.timeout(60 + 60 * EXAMPLES)
+def test_every_unit_of_near_and_stablecoin_is_accounted_for_after_every_step(world: World) -> None:
+    class Machine(Ledger):
+        pass
+
+    Machine.world = world
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=30,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

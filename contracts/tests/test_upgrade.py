@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""A contract that lived under the first version of the code goes on under this one with all it had."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from main_world import (
+    ARTIFACTS,
+    COST,
+    MAIN,
+    OLD_MAIN,
+    OPERATOR,
+    PROJECT,
+    World,
+    deployed,
+    wasm_url,
+)
+
+from outlayer_localnet.testing import NEAR, TGAS, TxResult
+from outlayer_near.primitives import DeployContract, FunctionCall
+
+ALICE, BOB = "alice.test", "bob.test"
+OLD_SHA256 = "f9a5c3ba0c8d45e61508c9d0521441a37f715dde529a10ba442ed9d2bb599150"
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[World]:
+    assert hashlib.sha256(OLD_MAIN.read_bytes()).hexdigest() == OLD_SHA256
+    with deployed(OLD_MAIN) as world:
+        yield world
+
+
+@pytest.fixture
+def world(chain: World) -> World:
+    chain.chain.restore("deployed")
+    return chain
+
+
+def upgrade(world: World) -> TxResult:
+    code = (ARTIFACTS / "outlayer.wasm").read_bytes()
+    actions = [DeployContract(code), FunctionCall("migrate", b"{}", 200 * TGAS, 0)]
+    return world.chain.send(world.accounts[MAIN], MAIN, actions)
+
+
+def views(world: World) -> dict[str, Any]:
+    """All that the first version's views say."""
+    return {
+        "config": world.view("get_config"),
+        "stats": world.view("get_stats"),
+        "pricing": world.view("get_pricing_full"),
+        "token": world.view("get_payment_token_contract"),
+        "metadata": world.view("get_event_metadata"),
+        "paused": world.view("is_paused"),
+        "pending": [world.view("get_request", request_id=number) for number in world.pending()],
+        "projects": {user: world.view("list_user_projects", account_id=user) for user in (ALICE, BOB)},
+        "versions": world.view("list_versions", project_id=PROJECT),
+        "usd": world.usd(BOB),
+        "earnings": world.earnings(ALICE),
+    }
+
+
+def test_everything_of_the_first_version_is_there_after_the_upgrade(world: World) -> None:
+    world.ok(ALICE, "add_version", NEAR, project_name="app", source=wasm_url("b"), set_active=True)
+    world.ok(BOB, "create_project", NEAR, name="mine", source=wasm_url("c"))
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    world.ok(MAIN, "set_pricing", per_sec_fee_usd="9")
+    settled, request_id = world.request()
+    world.resolve(request_id)
+    world.final(settled)
+    plain, plain_id = world.request(input_data="i" * 20_000)
+    _, large_id = world.request()
+    world.ok(OPERATOR, "submit_execution_output", request_id=large_id, output={"Text": "early"})
+    before = views(world)
+    balance = world.chain.balance(MAIN)
+
+    upgraded = upgrade(world)
+    assert upgraded.failure is None
+    assert views(world) == before
+    assert world.view("get_storage_version") == 2
+    assert world.chain.balance(MAIN) > balance - NEAR // 100
+
+    world.resolve(plain_id, output={"Text": "after"})
+    assert world.final(plain).json() == "after"
+    assert world.view("get_stats") == [2, str(2 * COST)]
+    assert world.view("has_pending_output", request_id=large_id) is True
+    assert world.ok(BOB, "accept_project", project_id=PROJECT).json() == "bob.test/app"
+    world.make_key(BOB, 1)
+    world.store(BOB, {"Project": {"project_id": "bob.test/app"}})
+
+
+def test_the_old_layout_is_not_read_before_it_is_migrated(world: World) -> None:
+    code = (ARTIFACTS / "outlayer.wasm").read_bytes()
+    world.chain.send(world.accounts[MAIN], MAIN, [DeployContract(code)])
+    failed = world.call(BOB, "request_execution", source=wasm_url("a"), resource_limits={})
+    assert "Cannot deserialize the contract state" in json.dumps(failed.failure)
+    world.refused(BOB, "migrate", "is private")
+    assert upgrade(world).failure is None
+    assert world.view("get_project", project_id=PROJECT)["owner"] == ALICE
+
+
+def test_a_second_migration_changes_nothing(world: World) -> None:
+    upgrade(world)
+    world.make_key(BOB, 1)
+    before = views(world)
+    assert upgrade(world).failure is None
+    assert views(world) == before
+    assert world.view("get_next_payment_key_nonce", account_id=BOB) == 2
