@@ -203,6 +203,7 @@ MAIN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_main.remove_version("p", "v"), {"project_name": "p", "version_key": "v"}, 0),
     (on_main.delete_project("p"), {"project_name": "p"}, 0),
     (on_main.transfer_project("p", "b.test"), {"project_name": "p", "new_owner": "b.test"}, 0),
+    (on_main.cancel_project_transfer("p"), {"project_name": "p"}, 0),
     (on_main.accept_project("a.test/p"), {"project_id": "a.test/p"}, 0),
     (
         on_main.store_secrets(PROJECT, "default", "AQ==", AllowAll(), deposit=7),
@@ -358,9 +359,16 @@ DAO_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
             "register_contract_id": "r.test",
             "root_ca_der_hex": None,
             "proposal_ttl_seconds": None,
+            "keystore_ttl_seconds": None,
         },
         0,
     ),
+    (
+        on_dao.reverify_keystore("ed25519:k", b"\x01"),
+        {"public_key": "ed25519:k", "tdx_quote_hex": "01"},
+        0,
+    ),
+    (on_dao.remove_expired_keystores(["ed25519:k"]), {"public_keys": ["ed25519:k"]}, 0),
     (
         on_dao.propose(AddMember(account_id="c.test")),
         {"action": {"kind": "add_member", "account_id": "c.test"}},

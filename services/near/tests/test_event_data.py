@@ -146,15 +146,21 @@ COLLATERAL = {
     "next_update": 1770000000,
     "stored_at": 1768000100,
 }
+SETS_END = {"ids": [1, 4], "not_after": 1769000000}
 POLICY = {
     "version": 3,
     "sha256": "ab" * 32,
-    "sets": [
-        {name: SET[name] for name in ("role", "name", "measurements", "not_before", "not_after", "platform")}
-    ],
+    "sets_count": 2,
     "grace_seconds": 604800,
-    "proposed_at": 1768000000,
     "activates_at": 1768086400,
+}
+KEYSTORE = {
+    "public_key": "ed25519:k",
+    "measurement_set": 1,
+    "proposal_id": 4,
+    "approved_at": 1769000000,
+    "expires_at": 1770000000,
+    "challenge": "ab" * 32,
 }
 KEY = {
     "public_key": "ed25519:k",
@@ -183,7 +189,7 @@ REGISTER_DATA = {
     "worker_key_rejected": {"public_key": "ed25519:k", "reason": "tcb_status", "detail": "OutOfDate"},
     "worker_keys_removed": {"public_keys": ["ed25519:k"], "reason": "expired"},
     "measurement_set_added": SET,
-    "measurement_set_changed": SET,
+    "measurement_set_changed": SETS_END,
     "collateral_updated": COLLATERAL,
     "ownership_transferred": {"old_owner": "a.near", "new_owner": "b.near"},
 }
@@ -206,16 +212,12 @@ DAO_DATA = {
         "threshold": 2,
     },
     "proposal_decided": {"proposal_id": 4, "status": "Failed", "failure": "Not a DAO member"},
-    "keystore_approved": {
-        "public_key": "ed25519:k",
-        "measurement_set": 1,
-        "proposal_id": 4,
-        "approved_at": 1769000000,
-    },
-    "keystore_keys_revoked": {"public_keys": ["ed25519:k"]},
+    "keystore_approved": KEYSTORE,
+    "keystore_reverified": KEYSTORE,
+    "keystore_keys_revoked": {"public_keys": ["ed25519:k"], "reason": "vote"},
     "key_requested": {"public_key": "ed25519:k", "derivation_path": "master", "domain_id": 2},
     "measurement_set_added": {**SET, "role": "keystore", "policy_version": None},
-    "measurement_set_changed": {**SET, "role": "keystore", "policy_version": None},
+    "measurement_set_changed": SETS_END,
     "collateral_updated": COLLATERAL,
     "membership_changed": {"added": "b.near", "removed": None, "members_count": 3, "threshold": 2},
     "handed_over": {"owner_id": "o.near"},

@@ -12,6 +12,7 @@ SCENARIOS: Mapping[str, Scenario] = {
     "keystore-dao": keystore_dao.SCENARIO,
     "mpc-signer": stand_ins.SIGNER,
     "nft": stand_ins.NFT,
+    "stablecoin": stand_ins.STABLECOIN,
     "outlayer": outlayer.SCENARIO,
     "register": register.SCENARIO,
 }

@@ -79,6 +79,9 @@ def keystores(stage: Stage, recorded: quotes.Recording) -> None:
         decide(stage, number)
     request = CkdRequest(derivation_path="master", app_public_key=POINT)
     stage.call(DAO, DAO, on_dao.request_key(request), key=key_of("keystore"))
+    # a challenge is random, so no recorded quote commits to it: all of the work, and then a refusal
+    again = on_dao.reverify_keystore(public_key("keystore"), recorded.quotes["keystore"])
+    stage.call(ALICE, DAO, again)
     views(stage, recorded)
     revoke = on_dao.propose_revoke_keystore_keys([public_key("other-keystore")])
     decide(stage, stage.call(ALICE, DAO, revoke))
@@ -102,6 +105,8 @@ def proposals(stage: Stage, recorded: quotes.Recording) -> None:
     decide(stage, removal)
     stage.call(CAROL, DAO, on_dao.vote(removal, True))
     stage.call(CAROL, DAO, on_dao.finalize_proposal(number))
+    stage.pass_time(30 * 86_400)
+    stage.call(CAROL, DAO, on_dao.remove_expired_keystores())
 
 
 def views(stage: Stage, recorded: quotes.Recording) -> None:
@@ -120,6 +125,7 @@ def views(stage: Stage, recorded: quotes.Recording) -> None:
         stage.view(DAO, method)
     stage.view(DAO, "get_proposal", proposal_id=1)
     stage.view(DAO, "get_collateral", fmspc=FMSPC)
+    stage.view(DAO, "get_keystore", public_key=public_key("keystore"))
     stage.view(DAO, "is_keystore_approved", public_key=public_key("keystore"))
     stage.view(DAO, "is_measurements_approved", measurements=recorded.other_measurements)
 

@@ -86,6 +86,9 @@ def projects(stage: Stage) -> None:
     stage.call(ALICE, MAIN, on_main.remove_version("app", "ab" * 32))
     stage.call(ALICE, MAIN, on_main.create_project("other", CODE, deposit=STORAGE))
     stage.call(ALICE, MAIN, on_main.transfer_project("other", BOB))
+    stage.view(MAIN, "get_project_offer", project_id="alice.test/other")
+    stage.call(ALICE, MAIN, on_main.cancel_project_transfer("other"))
+    stage.call(ALICE, MAIN, on_main.transfer_project("other", BOB))
     stage.call(BOB, MAIN, on_main.accept_project("alice.test/other"))
     stage.call(BOB, MAIN, on_main.delete_project("other"))
 

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""The contracts that tests put in the place of other people's: MPC signer, DAO policy, NFT."""
+"""The contracts that tests put in the place of other people's: MPC signer, DAO policy, NFT, stablecoin."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+from outlayer_near.calls import main as on_main
+from outlayer_near.calls import token as on_token
 from outlayer_near.calls.build import call
-from outlayer_near.models import CkdRequest
+from outlayer_near.models import CkdRequest, DepositMessage
 from outlayer_near.primitives import b58encode
-from tools.contracttable.scenarios.shared import ALICE, BOB
+from tools.contracttable.scenarios.shared import ALICE, BOB, MAIN, OWNER, STORAGE, main_contract
 from tools.contracttable.stage import Stage
 from tools.contracttable.table import Scenario
 
@@ -51,6 +53,24 @@ def nft(stage: Stage) -> None:
     stage.view(PLACE, "contract_source_metadata")
 
 
+def stablecoin(stage: Stage) -> None:
+    main_contract(stage)
+    stage.deploy(PLACE, "stablecoin", call("new", {"minter_id": ALICE}))
+    stage.call(OWNER, MAIN, on_main.set_payment_token_contract(PLACE))
+    stage.call(ALICE, PLACE, call("mint", {"account_id": ALICE, "amount": "1000000"}))
+    stage.call(BOB, PLACE, on_token.storage_deposit(deposit=STORAGE))
+    stage.call(ALICE, PLACE, on_token.storage_deposit(MAIN, deposit=STORAGE))
+    stage.call(ALICE, PLACE, on_token.ft_transfer(BOB, 400_000))
+    stage.call(BOB, PLACE, on_token.ft_transfer_call(MAIN, 100_000, DepositMessage()))
+    stage.call(ALICE, PLACE, call("set_frozen", {"account_id": BOB, "frozen": True}))
+    stage.view(PLACE, "ft_balance_of", account_id=BOB)
+    stage.view(PLACE, "ft_total_supply")
+    stage.view(PLACE, "ft_metadata")
+    stage.view(PLACE, "storage_balance_of", account_id=BOB)
+    stage.view(PLACE, "contract_source_metadata")
+
+
 SIGNER = Scenario("MPC signer (for tests)", signer)
 POLICY = Scenario("DAO policy (for tests)", policy)
 NFT = Scenario("NFT (for tests)", nft)
+STABLECOIN = Scenario("Stablecoin (for tests)", stablecoin)

@@ -34,7 +34,7 @@ class ChainViews(Protocol):
         ...
 
     async def worker_key_is_good(self, public_key: str) -> bool:
-        """Whether the operator account has this access key and the register contract calls it valid now."""
+        """Whether the operator account has this key, and the register contract calls it a worker's, valid now."""
         ...
 
     async def has_full_access_key(self, account_id: str, public_key: str) -> bool:
@@ -62,11 +62,13 @@ class NearChain:
         return None if found is None else found.uuid
 
     async def worker_key_is_good(self, public_key: str) -> bool:
-        on_account, valid = await asyncio.gather(
+        on_account, valid, key = await asyncio.gather(
             _asked(self._rpc.has_access_key(self._operator, public_key)),
             _asked(self._register.is_worker_key_valid(public_key)),
+            _asked(self._register.get_worker_key(public_key)),
         )
-        return on_account and valid
+        # a compiler's key is on the account too, for its own renewal alone
+        return on_account and valid and key is not None and key.role == "worker"
 
     async def has_full_access_key(self, account_id: str, public_key: str) -> bool:
         return await _asked(self._rpc.has_full_access_key(account_id, public_key))

@@ -73,6 +73,7 @@ _ROOT: TypeAdapter[RootCa] = TypeAdapter(RootCa)
 _REGISTER_CONFIG: TypeAdapter[RegisterConfig] = TypeAdapter(RegisterConfig)
 _POLICIES: TypeAdapter[list[PolicyVersion]] = TypeAdapter(list[PolicyVersion])
 _WAITING_POLICY: TypeAdapter[WaitingPolicy | None] = TypeAdapter(WaitingPolicy | None)
+_KEYSTORE: TypeAdapter[Keystore | None] = TypeAdapter(Keystore | None)
 _KEYSTORES: TypeAdapter[list[Keystore]] = TypeAdapter(list[Keystore])
 _PROPOSAL: TypeAdapter[KeystoreProposal | None] = TypeAdapter(KeystoreProposal | None)
 _PROPOSALS: TypeAdapter[list[KeystoreProposal]] = TypeAdapter(list[KeystoreProposal])
@@ -125,6 +126,10 @@ class OutlayerViews(_Views):
 
     async def get_project(self, project_id: str) -> Project | None:
         return await self._ask(_PROJECT, "get_project", {"project_id": project_id})
+
+    async def get_project_offer(self, project_id: str) -> str | None:
+        """The account that may accept the project."""
+        return await self._ask(_TEXT_OR_NONE, "get_project_offer", {"project_id": project_id})
 
     async def list_user_projects(self, account_id: str) -> list[Project]:
         return await self._ask(_PROJECTS, "list_user_projects", {"account_id": account_id})
@@ -298,6 +303,9 @@ class DaoViews(_ApprovalViews):
 
     async def is_keystore_approved(self, public_key: str) -> bool:
         return await self._ask(_BOOL, "is_keystore_approved", {"public_key": public_key})
+
+    async def get_keystore(self, public_key: str) -> Keystore | None:
+        return await self._ask(_KEYSTORE, "get_keystore", {"public_key": public_key})
 
     async def get_keystores(self, from_index: int = 0, limit: int = 50) -> list[Keystore]:
         return await self._ask(_KEYSTORES, "get_keystores", _page(from_index, limit))

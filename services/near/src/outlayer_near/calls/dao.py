@@ -19,6 +19,7 @@ def new(
     register_contract_id: str | None = None,
     root_ca_der: bytes | None = None,
     proposal_ttl_seconds: int | None = None,
+    keystore_ttl_seconds: int | None = None,
 ) -> FunctionCall:
     """Make the state of a fresh contract; without a root, quotes chain to Intel's."""
     args = {
@@ -29,6 +30,7 @@ def new(
         "register_contract_id": register_contract_id,
         "root_ca_der_hex": None if root_ca_der is None else root_ca_der.hex(),
         "proposal_ttl_seconds": proposal_ttl_seconds,
+        "keystore_ttl_seconds": keystore_ttl_seconds,
     }
     return call("new", args)
 
@@ -40,6 +42,17 @@ def submit_keystore_registration(public_key: str, quote: bytes, *, app_id: str |
     """Have a keystore's quote verified and its admission put to the vote; see ``read_submission``."""
     args = {"public_key": public_key, "tdx_quote_hex": quote.hex(), "app_id": app_id}
     return call("submit_keystore_registration", args, gas=REGISTER_GAS)
+
+
+def reverify_keystore(public_key: str, quote: bytes) -> FunctionCall:
+    """Let an approved key live longer by a quote that commits to its challenge; anyone may bring it."""
+    args = {"public_key": public_key, "tdx_quote_hex": quote.hex()}
+    return call("reverify_keystore", args, gas=REGISTER_GAS)
+
+
+def remove_expired_keystores(public_keys: Sequence[str] | None = None) -> FunctionCall:
+    keys = None if public_keys is None else list(public_keys)
+    return call("remove_expired_keystores", {"public_keys": keys}, gas=REGISTER_GAS)
 
 
 def request_key(request: CkdRequest) -> FunctionCall:

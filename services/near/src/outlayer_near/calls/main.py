@@ -170,6 +170,10 @@ def transfer_project(project_name: str, new_owner: str) -> FunctionCall:
     return call("transfer_project", {"project_name": project_name, "new_owner": new_owner})
 
 
+def cancel_project_transfer(project_name: str) -> FunctionCall:
+    return call("cancel_project_transfer", {"project_name": project_name})
+
+
 def accept_project(project_id: str) -> FunctionCall:
     return call("accept_project", {"project_id": project_id})
 

@@ -14,6 +14,7 @@ from outlayer_near.errors import ModelError
 from outlayer_near.models.base import U32, U64, WHAT_TO_DO, Model, first_problem
 from outlayer_near.models.events import EventKinds
 from outlayer_near.models.register import CollateralInfo, MeasurementSet, NewMeasurementSet
+from outlayer_near.models.register_events import SetsEnd
 
 DAO_STANDARD = "outlayer-keystore-dao"
 ProposalStatus = Literal["Pending", "Approved", "Rejected", "Executed", "Failed", "Expired"]
@@ -121,12 +122,17 @@ class KeystoreProposal(Model):
 
 
 class Keystore(Model):
-    """An approved keystore; its key counts while its measurement set is active."""
+    """An approved keystore; its key counts until ``expires_at``, while its measurement set is active.
+
+    ``challenge``: what the next quote for it must commit to, 64 hex digits.
+    """
 
     public_key: str
     measurement_set: U32
     proposal_id: U64
     approved_at: U64
+    expires_at: U64
+    challenge: str
 
 
 class DaoConfig(Model):
@@ -142,6 +148,7 @@ class DaoConfig(Model):
     handed_over: bool
     register_contract_id: str | None = None
     proposal_ttl_seconds: U64
+    keystore_ttl_seconds: U64
 
 
 class Refused(Model):
@@ -216,6 +223,7 @@ class ProposalDecided(Model):
 
 class KeystoreKeysRevoked(Model):
     public_keys: tuple[str, ...]
+    reason: Literal["vote", "expired"]
 
 
 class KeyRequested(Model):
@@ -241,10 +249,11 @@ DAO_EVENTS: EventKinds = {
     "vote_cast": TypeAdapter(tuple[VoteCast, ...]),
     "proposal_decided": TypeAdapter(tuple[ProposalDecided, ...]),
     "keystore_approved": TypeAdapter(tuple[Keystore, ...]),
+    "keystore_reverified": TypeAdapter(tuple[Keystore, ...]),
     "keystore_keys_revoked": TypeAdapter(tuple[KeystoreKeysRevoked, ...]),
     "key_requested": TypeAdapter(tuple[KeyRequested, ...]),
     "measurement_set_added": TypeAdapter(tuple[MeasurementSet, ...]),
-    "measurement_set_changed": TypeAdapter(tuple[MeasurementSet, ...]),
+    "measurement_set_changed": TypeAdapter(tuple[SetsEnd, ...]),
     "collateral_updated": TypeAdapter(tuple[CollateralInfo, ...]),
     "membership_changed": TypeAdapter(tuple[MembershipChanged, ...]),
     "handed_over": TypeAdapter(tuple[HandedOver, ...]),

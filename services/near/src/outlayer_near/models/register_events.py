@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from outlayer_near.models.base import U32, U64, Model
 from outlayer_near.models.events import EventKinds
-from outlayer_near.models.register import CollateralInfo, MeasurementSet, PendingPolicy, PolicyVersion, Role
+from outlayer_near.models.register import CollateralInfo, MeasurementSet, PolicyVersion, Role
 
 REGISTER_STANDARD = "outlayer-register"
 
@@ -37,6 +37,23 @@ class WorkerKeysRemoved(Model):
     reason: Literal["owner", "expired"]
 
 
+class SetsEnd(Model):
+    """``measurement_set_changed``: these sets end then; the sets themselves are in a view."""
+
+    ids: tuple[U32, ...]
+    not_after: U64
+
+
+class PolicyProposed(Model):
+    """A version that waits, or was cancelled; its sets are in ``get_pending_policy``, later in a view of sets."""
+
+    version: U32
+    sha256: str
+    sets_count: U32
+    grace_seconds: U64 | None = None
+    activates_at: U64
+
+
 class PolicyRevoked(Model):
     version: U32
 
@@ -56,9 +73,9 @@ REGISTER_EVENTS: EventKinds = {
     "worker_key_rejected": TypeAdapter(tuple[WorkerKeyRejected, ...]),
     "worker_keys_removed": TypeAdapter(tuple[WorkerKeysRemoved, ...]),
     "measurement_set_added": TypeAdapter(tuple[MeasurementSet, ...]),
-    "measurement_set_changed": TypeAdapter(tuple[MeasurementSet, ...]),
-    "policy_proposed": TypeAdapter(tuple[PendingPolicy, ...]),
-    "policy_cancelled": TypeAdapter(tuple[PendingPolicy, ...]),
+    "measurement_set_changed": TypeAdapter(tuple[SetsEnd, ...]),
+    "policy_proposed": TypeAdapter(tuple[PolicyProposed, ...]),
+    "policy_cancelled": TypeAdapter(tuple[PolicyProposed, ...]),
     "policy_activated": TypeAdapter(tuple[PolicyVersion, ...]),
     "policy_revoked": TypeAdapter(tuple[PolicyRevoked, ...]),
     "policy_delay_raised": TypeAdapter(tuple[PolicyDelayRaised, ...]),
