@@ -85,10 +85,18 @@ struct Event<'a, T> {
     data: [T; 1],
 }
 
-/// Log one event under the contract's standard and version.
-pub fn emit<T: Serialize>(standard: &str, version: &str, event: &str, data: T) {
+/// All logs of a call share 16,384 bytes; the rest is for short lines beside the event.
+const MOST_EVENT_BYTES: usize = 15_360;
+
+/// The log line of one event under the contract's standard and version.
+pub fn render<T: Serialize>(standard: &str, version: &str, event: &str, data: T) -> String {
     let event = Event { standard, version, event, data: [data] };
     let text = serde_json::to_string(&event)
         .unwrap_or_else(|_| env::panic_str("An event could not be written as JSON"));
-    env::log_str(&format!("EVENT_JSON:{text}"));
+    format!("EVENT_JSON:{text}")
+}
+
+/// Whether a line can be logged beside the short ones.
+pub fn fits(line: &str) -> bool {
+    line.len() <= MOST_EVENT_BYTES
 }

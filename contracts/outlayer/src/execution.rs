@@ -4,8 +4,8 @@
 use near_sdk::{env, near, require, AccountId, Gas};
 
 use crate::cost;
-use crate::events::{Completed, RequestData, Requested};
-use crate::storage::pay;
+use crate::events::{fits, Completed, RequestData, Requested};
+use crate::storage::{self, pay};
 use crate::types::*;
 use crate::yields::{self, RESUME_LIMIT};
 use crate::{Contract, ContractExt};
@@ -41,6 +41,9 @@ impl Contract {
             "project_uuid cannot be given: it comes from a Project source alone"
         );
         let resolved = self.resolve_source(&source);
+        if resolved.project.is_none() {
+            resolved.code.check_length();
+        }
         let compile_only = params.compile_only || resource_limits.is_none();
         let input = input_data.unwrap_or_default();
         check_params(&resolved.code, &params, compile_only, &input);
@@ -64,34 +67,45 @@ impl Contract {
         self.next_request_id += 1;
         let arguments = format!("{{\"request_id\":{request_id}}}");
         let data_id = yields::create("on_execution_response", arguments.as_bytes(), CALLBACK_GAS);
-        let in_state = input.len() >= EVENT_INPUT_LIMIT;
         let response_format = response_format.unwrap_or_default();
         let project = resolved.project.as_ref();
-        let request_data = RequestData {
-            request_id,
-            sender_id: &env::signer_account_id(),
-            predecessor_id: &predecessor,
-            code_source: &resolved.code,
-            resource_limits: &limits,
-            input_data: if in_state { "" } else { &input },
-            input_data_in_state: in_state,
-            secrets_ref: &secrets_ref,
-            response_format,
-            payment: payment.to_string(),
-            attached_usd: attached_usd.to_string(),
-            timestamp: env::block_timestamp(),
-            compile_only,
-            force_rebuild: params.force_rebuild,
-            store_on_fastfs: params.store_on_fastfs,
-            project_uuid: project.map(|(_, project)| project.uuid.as_str()),
-            project_id: project.map(|(id, _)| id.as_str()),
+        let signer = env::signer_account_id();
+        let requested = |input: Option<&str>| {
+            let request_data = RequestData {
+                request_id,
+                sender_id: &signer,
+                predecessor_id: &predecessor,
+                code_source: &resolved.code,
+                resource_limits: &limits,
+                input_data: input.unwrap_or_default(),
+                input_data_in_state: input.is_none(),
+                secrets_ref: &secrets_ref,
+                response_format,
+                payment: payment.to_string(),
+                attached_usd: attached_usd.to_string(),
+                timestamp: env::block_timestamp(),
+                compile_only,
+                force_rebuild: params.force_rebuild,
+                store_on_fastfs: params.store_on_fastfs,
+                project_uuid: project.map(|(_, project)| project.uuid.as_str()),
+                project_id: project.map(|(id, _)| id.as_str()),
+            };
+            let request_data = serde_json::to_string(&request_data)
+                .unwrap_or_else(|_| env::panic_str("The request could not be written as JSON"));
+            let data = Requested { request_data, data_id, timestamp: env::block_timestamp() };
+            self.event_line("execution_requested", data)
         };
-        let request_data = serde_json::to_string(&request_data)
-            .unwrap_or_else(|_| env::panic_str("The request could not be written as JSON"));
-        self.emit(
-            "execution_requested",
-            Requested { request_data, data_id, timestamp: env::block_timestamp() },
-        );
+        // an event escapes its input twice, so one below the limit may not fit either
+        let inline =
+            Some(&input).filter(|text| text.len() < EVENT_INPUT_LIMIT).map(|text| requested(Some(text)));
+        let (line, in_state) = match inline {
+            Some(line) if fits(&line) => (line, false),
+            _ => (requested(None), true),
+        };
+        if in_state {
+            check_input_storage(payment, &input);
+        }
+        env::log_str(&line);
         let request = ExecutionRequest {
             request_id,
             data_id,
@@ -286,7 +300,7 @@ impl Contract {
         charged: u128,
         refunded: u128,
     ) {
-        self.emit(
+        let completed = self.event_line(
             "execution_completed",
             Completed {
                 sender_id: &request.sender_id,
@@ -300,7 +314,25 @@ impl Contract {
                 timestamp: env::block_timestamp(),
             },
         );
+        // settlement never fails: a source from before sources had a limit may be too long
+        if fits(&completed) {
+            env::log_str(&completed);
+        } else {
+            env::log_str(&format!("Request {} has ended; its event is too long", request.request_id));
+        }
     }
+}
+
+/// The payment is held until the request has ended, and with it the price of what its input occupies.
+fn check_input_storage(payment: u128, input: &str) {
+    let price = storage::price(input.len());
+    require!(
+        payment >= price,
+        format!(
+            "Insufficient payment: an input of {} bytes needs {price} yoctoNEAR held for its storage, got {payment}",
+            input.len()
+        )
+    );
 }
 
 fn check_params(code: &CodeSource, params: &RequestParams, compile_only: bool, input: &str) {

@@ -119,7 +119,11 @@ impl Contract {
     }
 
     fn emit<T: near_sdk::serde::Serialize>(&self, event: &str, data: T) {
-        events::emit(&self.event_standard, &self.event_version, event, data);
+        env::log_str(&self.event_line(event, data));
+    }
+
+    fn event_line<T: near_sdk::serde::Serialize>(&self, event: &str, data: T) -> String {
+        events::render(&self.event_standard, &self.event_version, event, data)
     }
 
     /// Add to a balance of micro-USD; nothing is written for zero.

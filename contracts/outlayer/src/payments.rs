@@ -46,6 +46,10 @@ pub struct PaymentKeyTask {
     pub owner: AccountId,
     pub nonce: u32,
     pub kind: TaskKind,
+    /// The operator has answered; the answer counts when the callback has seen it, and not if time ran out first.
+    pub answered: bool,
+    /// The ciphertext of a top-up that was answered. It may be longer than what a yield is resumed with.
+    pub new_encrypted_data: Option<String>,
 }
 
 #[near(serializers = [borsh])]
@@ -55,7 +59,7 @@ pub enum TaskKind {
     Delete,
 }
 
-/// What a task's yield is resumed with. The ciphertext is not in it: it may be longer than a yield takes.
+/// What a task's yield is resumed with.
 #[derive(Serialize, Deserialize)]
 #[serde(crate = "near_sdk::serde")]
 enum TaskEnd {
@@ -86,29 +90,26 @@ impl Contract {
         }
     }
 
-    /// The operator's answer to a top-up. The new ciphertext is stored here, before the yield ends.
+    /// The operator's answer to a top-up. The new ciphertext waits for the callback: in the block in which the
+    /// time-out is delivered a yield still takes an answer that nobody will see.
     pub fn resume_topup(&mut self, data_id: String, result: TopUpResult) {
         self.assert_operator();
-        let (data_id, task) = self.task(&data_id, TaskKind::TopUp);
+        let (data_id, mut task) = self.task(&data_id, TaskKind::TopUp);
         let end = match result {
             TopUpResult::Success { new_encrypted_data } => {
                 require!(!new_encrypted_data.is_empty(), "Encrypted secrets cannot be empty");
-                let key = SecretKey::payment_key(&task.owner, task.nonce);
-                let mut secret = self.secret(&key).clone();
-                secret.encrypted_secrets = new_encrypted_data;
-                secret.updated_at = env::block_timestamp();
-                self.secrets.insert(key, secret);
+                task.new_encrypted_data = Some(new_encrypted_data);
                 TaskEnd::Done
             }
             TopUpResult::Error { message } => TaskEnd::Failed(clip(&message)),
         };
-        self.end_task(&data_id, &task, &end);
+        self.answer_task(data_id, task, &end);
     }
 
     /// The end of a top-up: what goes back to the sender of the tokens.
     #[private]
     pub fn on_top_up_response(&mut self, owner: AccountId, nonce: u32, amount: U128) -> U128 {
-        match self.task_end(&owner, nonce) {
+        match self.task_end(&owner, nonce).and_then(|task| self.apply_top_up(task)) {
             Ok(()) => U128(0),
             Err(reason) => {
                 env::log_str(&format!("Top-up of payment key {owner}:{nonce} failed: {reason}"));
@@ -138,14 +139,14 @@ impl Contract {
             DeleteResult::Success => TaskEnd::Done,
             DeleteResult::Error { message } => TaskEnd::Failed(clip(&message)),
         };
-        self.end_task(&data_id, &task, &end);
+        self.answer_task(data_id, task, &end);
     }
 
     /// The end of a deletion: whether the key is gone.
     #[private]
     pub fn on_delete_payment_key_response(&mut self, owner: AccountId, nonce: u32) -> bool {
         match self.task_end(&owner, nonce) {
-            Ok(()) => {
+            Ok(_) => {
                 self.remove_secret(&SecretKey::payment_key(&owner, nonce));
                 true
             }
@@ -276,38 +277,48 @@ impl Contract {
     ) -> [u8; 32] {
         let data_id = yields::create(callback, arguments.to_string().as_bytes(), TASK_CALLBACK_GAS);
         self.payment_key_tasks.insert((owner.clone(), nonce), data_id);
-        self.tasks_by_data_id.insert(data_id, PaymentKeyTask { owner: owner.clone(), nonce, kind });
+        let task =
+            PaymentKeyTask { owner: owner.clone(), nonce, kind, answered: false, new_encrypted_data: None };
+        self.tasks_by_data_id.insert(data_id, task);
         data_id
     }
 
     fn task(&self, data_id: &str, kind: TaskKind) -> ([u8; 32], PaymentKeyTask) {
         let data_id = parse_data_id(data_id);
         match self.tasks_by_data_id.get(&data_id) {
-            Some(task) if task.kind == kind => (data_id, task.clone()),
+            Some(task) if task.kind == kind && !task.answered => (data_id, task.clone()),
             _ => env::panic_str("No task of this kind waits under this data_id: it has ended or timed out"),
         }
     }
 
-    /// Resume the task's yield, once: a second answer finds no task.
-    fn end_task(&mut self, data_id: &[u8; 32], task: &PaymentKeyTask, end: &TaskEnd) {
-        self.tasks_by_data_id.remove(data_id);
+    /// Resume the task's yield, once: a second answer finds no task that waits.
+    fn answer_task(&mut self, data_id: [u8; 32], task: PaymentKeyTask, end: &TaskEnd) {
         let payload = serde_json::to_vec(end)
             .unwrap_or_else(|_| env::panic_str("The result could not be written as JSON"));
         env::log_str(&format!("Payment key {}:{}: the operator answered", task.owner, task.nonce));
-        yields::resume(data_id, &payload);
+        self.tasks_by_data_id.insert(data_id, PaymentKeyTask { answered: true, ..task });
+        yields::resume(&data_id, &payload);
     }
 
-    /// In a task's callback: forget the task, and tell how it ended.
-    fn task_end(&mut self, owner: &AccountId, nonce: u32) -> Result<(), String> {
-        if let Some(data_id) = self.payment_key_tasks.remove(&(owner.clone(), nonce)) {
-            self.tasks_by_data_id.remove(&data_id);
-        }
+    /// In a task's callback: forget the task, and tell how its yield ended.
+    fn task_end(&mut self, owner: &AccountId, nonce: u32) -> Result<PaymentKeyTask, String> {
+        let data_id = self.payment_key_tasks.remove(&(owner.clone(), nonce));
+        let task = data_id.and_then(|data_id| self.tasks_by_data_id.remove(&data_id));
         let payload = yields::result()?;
         match serde_json::from_slice(&payload) {
-            Ok(TaskEnd::Done) => Ok(()),
+            Ok(TaskEnd::Done) => task.ok_or_else(|| "no task is known".to_string()),
             Ok(TaskEnd::Failed(reason)) => Err(reason),
             Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn apply_top_up(&mut self, task: PaymentKeyTask) -> Result<(), String> {
+        let key = SecretKey::payment_key(&task.owner, task.nonce);
+        let mut secret = self.secrets.get(&key).cloned().ok_or("the key is gone")?;
+        secret.encrypted_secrets = task.new_encrypted_data.ok_or("the answer holds no ciphertext")?;
+        secret.updated_at = env::block_timestamp();
+        self.secrets.insert(key, secret);
+        Ok(())
     }
 }
 

@@ -256,6 +256,7 @@ fn check_name(name: &str) {
 }
 
 fn check_source(source: &CodeSource) {
+    source.check_length();
     match source {
         CodeSource::GitHub { repo, commit, .. } => {
             require!(!repo.is_empty() && !commit.is_empty(), "Repository and commit cannot be empty");

@@ -2,7 +2,7 @@
 //! What callers send and see, as JSON, and what is kept in state, as borsh.
 
 use near_sdk::json_types::U128;
-use near_sdk::{near, AccountId};
+use near_sdk::{near, require, AccountId};
 use serde_json::value::RawValue;
 
 pub const MAX_INSTRUCTIONS: u64 = 500_000_000_000;
@@ -11,6 +11,7 @@ pub const MAX_COMPILATION_SECONDS: u64 = 300;
 pub const DEFAULT_MAX_INSTRUCTIONS: u64 = 1_000_000_000;
 pub const DEFAULT_MAX_MEMORY_MB: u32 = 128;
 pub const DEFAULT_MAX_EXECUTION_SECONDS: u64 = 60;
+const MAX_SOURCE_LENGTH: usize = 2_048;
 /// The one default build target, here and off chain (R11).
 pub const DEFAULT_BUILD_TARGET: &str = "wasm32-wasip1";
 
@@ -44,6 +45,17 @@ impl CodeSource {
             CodeSource::GitHub { repo, commit, .. } => format!("{repo}@{commit}"),
             CodeSource::WasmUrl { hash, .. } => hash.clone(),
         }
+    }
+
+    /// Panics unless every event that names this source fits a log.
+    pub fn check_length(&self) {
+        require!(
+            self.text_len() <= MAX_SOURCE_LENGTH,
+            format!(
+                "A code source has at most {MAX_SOURCE_LENGTH} bytes of text, this one {}",
+                self.text_len()
+            )
+        );
     }
 
     /// Bytes of text that a version keeps in state, for its storage price.
