@@ -94,6 +94,40 @@ def test_a_top_up_that_nobody_answers_returns_the_tokens_and_frees_the_key(keyed
     assert keyed.final(again).json() == str(AMOUNT)
 
 
+def test_r9_around_the_time_out_a_top_up_is_either_credited_or_returned(keyed: World) -> None:
+    """In the block in which the time-out is delivered an answer is still taken, but nobody sees it."""
+    credited = []
+    for blocks in range(194, 206):
+        keyed.chain.restore("deployed")
+        keyed.make_key(BOB, 1, "old")
+        sent, event = keyed.top_up(BOB, 1, AMOUNT)
+        keyed.chain.fast_forward(blocks)
+        answer = keyed.call(OPERATOR, "resume_topup", data_id=data_id(event), result=DONE)
+        keyed.chain.fast_forward(10)
+        kept = int(keyed.final(sent).json())
+        ciphertext = keyed.secret(BOB, PAYMENT_KEY, "1")["encrypted_secrets"]
+        assert (kept, ciphertext) in ((AMOUNT, "new"), (0, "old")), (blocks, answer.failure)
+        assert keyed.tokens(BOB) == MINTED - kept
+        assert keyed.tokens(MAIN) == kept
+        credited.append(kept == AMOUNT)
+        keyed.top_up(BOB, 1, AMOUNT)  # the key is free again
+    assert credited[0]
+    assert not credited[-1]
+    assert credited == sorted(credited, reverse=True)
+
+
+def test_around_the_time_out_a_key_is_either_deleted_or_stays(keyed: World) -> None:
+    for blocks in range(196, 204):
+        keyed.chain.restore("deployed")
+        keyed.make_key(BOB, 1, "old")
+        sent, event = keyed.delete_key(BOB, 1)
+        keyed.chain.fast_forward(blocks)
+        keyed.call(OPERATOR, "resume_delete_payment_key", data_id=data_id(event), result="Success")
+        keyed.chain.fast_forward(10)
+        gone = keyed.final(sent).json()
+        assert (keyed.secret(BOB, PAYMENT_KEY, "1") is None) is gone
+
+
 def test_a_top_up_is_answered_once(keyed: World) -> None:
     sent, event = keyed.top_up(BOB, 1, AMOUNT)
     keyed.ok(OPERATOR, "resume_topup", data_id=data_id(event), result=DONE)

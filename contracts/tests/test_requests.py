@@ -142,11 +142,53 @@ def test_a_payment_below_the_estimate_is_refused(world: World) -> None:
 @pytest.mark.parametrize(("size", "in_state"), [(9_999, False), (10_000, True), (100_000, True)])
 def test_a_large_input_is_read_from_state(world: World, size: int, in_state: bool) -> None:
     text = "ü" + "x" * (size - 2)
-    sent, request_id = world.request(input_data=text)
+    sent, request_id = world.request(deposit=NEAR, input_data=text)
     data = data_of(world, sent)
     assert (data["input_data"], data["input_data_in_state"]) == ("" if in_state else text, in_state)
     stored = world.view("get_request", request_id=request_id)["input_data"]
     assert stored == (text if in_state else None)
+
+
+@pytest.mark.parametrize("text", ['"' * 9_999, '{"k":"v"},' * 999, "\\" * 5_000, "\u0001" * 3_000])
+def test_an_input_whose_escapes_would_not_fit_the_log_is_read_from_state(world: World, text: str) -> None:
+    sent, request_id = world.request(input_data=text)
+    assert data_of(world, sent)["input_data_in_state"] is True
+    assert world.view("get_request", request_id=request_id)["input_data"] == text
+    world.resolve(request_id)
+    assert world.final(sent).json() == 1
+
+
+def test_the_payment_holds_what_a_large_input_occupies(world: World) -> None:
+    size = 200_000
+    args = {"source": URL, "resource_limits": {}, "input_data": "x" * size}
+    words = f"an input of {size} bytes needs {2 * NEAR} yoctoNEAR held for its storage"
+    world.refused(BOB, "request_execution", words, 2 * NEAR - 1, **args)
+    before = world.chain.balance(BOB)
+    sent, request_id = world.request(deposit=2 * NEAR, **args)
+    world.resolve(request_id)
+    final = world.final(sent)
+    assert before - world.chain.balance(BOB) == COST + final.tokens_burnt
+
+
+@pytest.mark.parametrize("error", ["e" * 800, "\u0001" * 130, '"' * 400])
+def test_settlement_never_fails_for_the_length_of_its_event(world: World, error: str) -> None:
+    url = {"WasmUrl": {"url": "h" * (2_048 - 64 - len(DEFAULT_BUILD_TARGET)), "hash": "ab" * 32}}
+    sent, request_id = world.request(source=url)
+    world.resolve(request_id, success=False, output=None, error=error)
+    final = world.final(sent)
+    assert final.failure is None
+    assert final.json() is None
+    assert any("execution_completed" in line for line in final.logs)
+    assert world.pending() == []
+
+
+def test_a_source_that_no_event_could_name_is_refused(world: World) -> None:
+    words = "A code source has at most 2048 bytes of text"
+    long = {"WasmUrl": {"url": "h" * 2_048, "hash": "ab" * 32}}
+    world.refused(BOB, "request_execution", words, PAYMENT, source=long, resource_limits={})
+    world.refused(BOB, "create_project", words, NEAR, name="p", source=long)
+    other = {"GitHub": {"repo": "r", "commit": "c" * 3_000}}
+    world.refused(ALICE, "add_version", words, NEAR, project_name="app", source=other, set_active=True)
 
 
 def test_a_large_output_can_come_in_two_steps(world: World) -> None:

@@ -73,13 +73,19 @@ def test_everything_of_the_first_version_is_there_after_the_upgrade(world: World
     world.resolve(request_id)
     world.final(settled)
     plain, plain_id = world.request(input_data="i" * 20_000)
+    long_url = {"WasmUrl": {"url": "h" * 15_000, "hash": "ab" * 32}}
+    long, long_id = world.request(source=long_url)
     _, large_id = world.request()
     world.ok(OPERATOR, "submit_execution_output", request_id=large_id, output={"Text": "early"})
     before = views(world)
     balance = world.chain.balance(MAIN)
+    usage = world.chain.account(MAIN)["storage_usage"]
+    code = (ARTIFACTS / "outlayer.wasm").stat().st_size - OLD_MAIN.stat().st_size
 
     upgraded = upgrade(world)
     assert upgraded.failure is None
+    # the code, and the names of four new collections: nothing else has moved
+    assert 0 < world.chain.account(MAIN)["storage_usage"] - usage - code < 64
     assert views(world) == before
     assert world.view("get_storage_version") == 2
     assert world.chain.balance(MAIN) > balance - NEAR // 100
@@ -88,6 +94,10 @@ def test_everything_of_the_first_version_is_there_after_the_upgrade(world: World
     assert world.final(plain).json() == "after"
     assert world.view("get_stats") == [2, str(2 * COST)]
     assert world.view("has_pending_output", request_id=large_id) is True
+    # such a source was possible then; its event does not fit, its settlement goes through
+    world.resolve(long_id, success=False, output=None, error="e" * 800)
+    assert world.final(long).json() is None
+    assert long_id not in world.pending()
     assert world.ok(BOB, "accept_project", project_id=PROJECT).json() == "bob.test/app"
     world.make_key(BOB, 1)
     world.store(BOB, {"Project": {"project_id": "bob.test/app"}})

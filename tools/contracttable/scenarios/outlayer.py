@@ -53,13 +53,13 @@ CONDITION = Logic(
 LARGE = build.json_output(b'{"data":"' + b"x" * 10_000 + b'"}')
 
 
-def request(text: str = '{"city":"Tokyo"}') -> FunctionCall:
+def request(text: str = '{"city":"Tokyo"}', deposit: int = PAYMENT) -> FunctionCall:
     return on_main.request_execution(
         project_source(PROJECT),
         input_data=text,
         resource_limits=LIMITS,
         response_format="Json",
-        deposit=PAYMENT,
+        deposit=deposit,
     )
 
 
@@ -100,7 +100,7 @@ def executions(stage: Stage) -> None:
     stage.view(MAIN, "get_pending_request_ids")
     stage.call(OPERATOR, MAIN, on_main.resolve_execution(0, success=True, output=JSON, resources=USED))
     # an input that only the state holds, and outputs that a yield cannot carry
-    stage.call(BOB, MAIN, request('"' + "x" * 10_000 + '"'))
+    stage.call(BOB, MAIN, request('"' + "x" * 10_000 + '"', 2 * PAYMENT))
     large = on_main.submit_execution_output_and_resolve(1, success=True, output=LARGE, resources=USED)
     stage.call(OPERATOR, MAIN, large)
     stage.call(BOB, MAIN, request())
