@@ -242,6 +242,15 @@ def test_a_deletion_needs_a_yocto_and_a_key_of_ones_own(keyed: World) -> None:
     keyed.refused("carol.test", "delete_payment_key", "Payment key not found", 1, nonce=1)
 
 
+def test_what_is_attached_above_a_yocto_comes_back(keyed: World) -> None:
+    before = keyed.chain.balance(BOB)
+    sent = keyed._begin(BOB, MAIN, "delete_payment_key", {"nonce": 1}, NEAR)
+    keyed.chain.fast_forward(210)
+    final = keyed.final(sent)
+    assert final.json() is False
+    assert before - keyed.chain.balance(BOB) == 1 + final.tokens_burnt
+
+
 # -- balances for attached_usd, and what developers earn ---------------------------------------------------
 
 
@@ -310,7 +319,10 @@ def test_attached_usd_is_for_projects(world: World) -> None:
 def test_earnings_are_withdrawn_once(world: World) -> None:
     earn(world)
     world.refused("alice.test", "withdraw_developer_earnings", "at least 1 yoctoNEAR")
-    assert world.ok("alice.test", "withdraw_developer_earnings", 1).json() is True
+    before = world.chain.balance("alice.test")
+    withdrawn = world.ok("alice.test", "withdraw_developer_earnings", NEAR)
+    assert withdrawn.json() is True
+    assert before - world.chain.balance("alice.test") == 1 + withdrawn.tokens_burnt
     assert world.tokens("alice.test") == MINTED + AMOUNT
     assert world.tokens(MAIN) == 0
     world.refused("alice.test", "withdraw_developer_earnings", "No earnings to withdraw", 1)

@@ -267,6 +267,16 @@ def test_r6_every_way_of_cancelling_returns_everything(world: World, who: str, m
     assert (world.usd(BOB), world.chain.balance(CAROL)) == (700, before + PAYMENT)
 
 
+def test_the_owner_clears_no_more_requests_than_asked(world: World) -> None:
+    ids = [world.request()[1] for _ in range(3)]
+    words = "At most 100 requests"
+    world.refused(MAIN, "clear_all_pending_requests", words, limit=101)
+    assert world.ok(MAIN, "clear_all_pending_requests", limit=2).json() == 2
+    assert len(set(world.pending()) & set(ids)) == 1
+    assert world.ok(MAIN, "clear_all_pending_requests").json() == 1
+    assert world.ok(MAIN, "clear_all_pending_requests").json() == 0
+
+
 def resolution(request_id: int) -> dict[str, Any]:
     return {"request_id": request_id, "response": {"success": True, "resources_used": USED}}
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from main_world import (
     OLD_MAIN,
     OPERATOR,
     PROJECT,
+    TOKEN,
     World,
     deployed,
     wasm_url,
@@ -25,6 +27,8 @@ from outlayer_localnet.testing import NEAR, TGAS, TxResult
 from outlayer_near.primitives import DeployContract, FunctionCall
 
 ALICE, BOB = "alice.test", "bob.test"
+# prefixes of maps in the first version's state
+EARNINGS, BALANCES = 4, 5
 OLD_SHA256 = "f9a5c3ba0c8d45e61508c9d0521441a37f715dde529a10ba442ed9d2bb599150"
 
 
@@ -101,6 +105,62 @@ def test_everything_of_the_first_version_is_there_after_the_upgrade(world: World
     assert world.ok(BOB, "accept_project", project_id=PROJECT).json() == "bob.test/app"
     world.make_key(BOB, 1)
     world.store(BOB, {"Project": {"project_id": "bob.test/app"}})
+
+
+def give_usd(world: World, prefix: int, account: str, amount: int) -> None:
+    """Write a balance into the first version's state: its code had no way in for tokens yet."""
+    key = bytes([prefix]) + len(account).to_bytes(4, "little") + account.encode()
+    record = {
+        "account_id": MAIN,
+        "data_key": base64.b64encode(key).decode(),
+        "value": base64.b64encode(amount.to_bytes(16, "little")).decode(),
+    }
+    world.chain.rpc("sandbox_patch_state", {"records": [{"Data": record}]})
+
+
+def test_balances_and_attached_usd_of_the_first_version_go_on(world: World) -> None:
+    give_usd(world, EARNINGS, ALICE, 70)
+    give_usd(world, BALANCES, BOB, 1_000)
+    supply = {"account_id": MAIN, "amount": "1070"}
+    assert world.chain.call(world.accounts[TOKEN], TOKEN, "mint", supply).failure is None
+    paid, paid_id = world.request(params={"attached_usd": "300"})
+    failed, failed_id = world.request(params={"attached_usd": "200"})
+    late, _ = world.request(params={"attached_usd": "100"})
+    assert (world.usd(BOB), world.earnings(ALICE)) == (400, 70)
+
+    assert upgrade(world).failure is None
+    assert (world.usd(BOB), world.earnings(ALICE)) == (400, 70)
+    world.resolve(paid_id, refund_usd=50)
+    world.resolve(failed_id, success=False)
+    world.final(paid)
+    world.final(failed)
+    assert (world.usd(BOB), world.earnings(ALICE)) == (650, 320)
+    world.chain.fast_forward(210)
+    assert world.final(late).json() is None
+    assert (world.usd(BOB), world.earnings(ALICE)) == (750, 320)
+    before = world.tokens(ALICE)
+    assert world.ok(ALICE, "withdraw_developer_earnings", 1).json() is True
+    assert world.tokens(ALICE) == before + 320
+    assert world.tokens(MAIN) == world.usd(BOB)
+
+
+def test_a_large_output_that_waited_during_the_upgrade_arrives(world: World) -> None:
+    sent, request_id = world.request()
+    output = {"Text": "x" * 5_000}
+    world.ok(OPERATOR, "submit_execution_output", request_id=request_id, output=output)
+    assert upgrade(world).failure is None
+    world.resolve(request_id, output=None)
+    assert world.final(sent).json() == output["Text"]
+
+
+def test_numbers_given_out_before_the_upgrade_are_not_given_again(world: World) -> None:
+    _, request_id = world.request()
+    uuid = world.view("get_project", project_id=PROJECT)["uuid"]
+    assert upgrade(world).failure is None
+    _, following = world.request()
+    assert following == request_id + 1
+    world.ok(BOB, "create_project", NEAR, name="p", source=wasm_url("b"))
+    assert world.view("get_project", project_id="bob.test/p")["uuid"] == f"p{int(uuid[1:], 16) + 1:016x}"
 
 
 def test_the_old_layout_is_not_read_before_it_is_migrated(world: World) -> None:

@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""Projects: what their names and versions may be, which version runs, what storage costs, whose they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from main_world import BYTE, MAIN, PROJECT, World, deployed, wasm_url
+
+from outlayer_localnet.testing import NEAR
+
+ALICE, BOB, CAROL = "alice.test", "bob.test", "carol.test"
+GITHUB = {"GitHub": {"repo": "github.com/alice/app", "commit": "main", "build_target": None}}
+GITHUB_KEY = "github.com/alice/app@main"
+FIRST, SECOND = "a" * 64, "b" * 64
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[World]:
+    with deployed() as world:
+        yield world
+
+
+@pytest.fixture
+def world(chain: World) -> World:
+    chain.chain.restore("deployed")
+    return chain
+
+
+def add(world: World, source: Any, *, active: bool = False, deposit: int = NEAR) -> Any:
+    return world.ok(ALICE, "add_version", deposit, project_name="app", source=source, set_active=active)
+
+
+def versions(world: World, project: str = PROJECT, **page: int) -> dict[str, bool]:
+    """Key of each version, and whether it is the active one."""
+    listed = world.view("list_versions", project_id=project, **page)
+    return {version["wasm_hash"]: version["is_active"] for version in listed}
+
+
+def version_price(source: dict[str, Any]) -> int:
+    """outlayer.md §1.5, computed here."""
+    [members] = source.values()
+    return BYTE * (150 + sum(len(text) for text in members.values() if text) + 64 + 8 + 16)
+
+
+def test_versions_are_listed_in_order_and_by_page(world: World) -> None:
+    assert add(world, GITHUB, active=True).json() == GITHUB_KEY
+    assert add(world, wasm_url("b")).json() == SECOND
+    assert list(versions(world).items()) == [(FIRST, False), (GITHUB_KEY, True), (SECOND, False)]
+    assert list(versions(world, from_index=1, limit=1)) == [GITHUB_KEY]
+    assert versions(world, from_index=3) == {}
+    assert world.view("get_version_count", project_id=PROJECT) == 3
+    found = world.view("get_version", project_id=PROJECT, version_key=GITHUB_KEY)
+    assert (found["source"], found["is_active"]) == (GITHUB, True)
+    assert world.view("get_version", project_id=PROJECT, version_key=FIRST)["is_active"] is False
+    assert world.view("get_project", project_id=PROJECT)["active_version"] == GITHUB_KEY
+
+
+def test_another_version_becomes_the_active_one(world: World) -> None:
+    add(world, wasm_url("b"))
+    world.ok(ALICE, "set_active_version", project_name="app", version_key=SECOND)
+    assert versions(world) == {FIRST: False, SECOND: True}
+    args = {"project_name": "app", "version_key": "c" * 64}
+    world.refused(ALICE, "set_active_version", "Version not found", **args)
+    assert versions(world) == {FIRST: False, SECOND: True}
+
+
+def test_a_version_is_added_once(world: World) -> None:
+    words = f"Version '{FIRST}' already exists in project"
+    args = {"project_name": "app", "source": wasm_url("a"), "set_active": True}
+    world.refused(ALICE, "add_version", words, NEAR, **args)
+
+
+@pytest.mark.parametrize("source", [GITHUB, wasm_url("b")], ids=["github", "url"])
+def test_a_versions_deposit_is_the_formula_and_comes_back_whole(world: World, source: Any) -> None:
+    expected = version_price(source)
+    usage = world.chain.account(MAIN)["storage_usage"]
+    args = {"project_name": "app", "source": source, "set_active": False}
+    world.refused(ALICE, "add_version", "Insufficient storage deposit", expected - 1, **args)
+    before = world.chain.balance(ALICE)
+    added = world.ok(ALICE, "add_version", expected + 5, **args)
+    assert before - world.chain.balance(ALICE) - added.tokens_burnt == expected
+    before = world.chain.balance(ALICE)
+    removed = world.ok(ALICE, "remove_version", project_name="app", version_key=added.json())
+    assert world.chain.balance(ALICE) - before + removed.tokens_burnt == expected
+    assert world.chain.account(MAIN)["storage_usage"] == usage
+
+
+def test_the_active_version_and_what_is_not_there_stay(world: World) -> None:
+    args = {"project_name": "app"}
+    words = "Cannot remove the active version"
+    world.refused(ALICE, "remove_version", words, version_key=FIRST, **args)
+    world.refused(ALICE, "remove_version", "Version not found", version_key=SECOND, **args)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (wasm_url("A"), "64 lower-case hex"),
+        ({"WasmUrl": {"url": "", "hash": "a" * 64}}, "WASM URL cannot be empty"),
+        ({"GitHub": {"repo": "", "commit": "main"}}, "Repository and commit cannot be empty"),
+        ({"GitHub": {"repo": "github.com/a/b", "commit": ""}}, "Repository and commit cannot be empty"),
+        ({"Project": {"project_id": PROJECT}}, "Failed to deserialize"),
+    ],
+)
+def test_a_source_that_names_no_code_is_refused(world: World, source: Any, words: str) -> None:
+    world.refused(BOB, "create_project", words, NEAR, name="p", source=source)
+    args = {"project_name": "app", "source": source, "set_active": False}
+    world.refused(ALICE, "add_version", words, NEAR, **args)
+
+
+def test_a_name_is_used_once_by_each_account(world: World) -> None:
+    args = {"name": "app", "source": wasm_url("b")}
+    words = f"Project '{PROJECT}' already exists"
+    world.refused(ALICE, "create_project", words, NEAR, **args)
+    assert world.ok(BOB, "create_project", NEAR, **args).json() == "bob.test/app"
+    assert versions(world) == {FIRST: True}
+    assert versions(world, "bob.test/app") == {SECOND: True}
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "deposit"),
+    [
+        ("add_version", {"source": GITHUB, "set_active": True}, NEAR),
+        ("set_active_version", {"version_key": FIRST}, 0),
+        ("remove_version", {"version_key": FIRST}, 0),
+        ("delete_project", {}, 0),
+        ("transfer_project", {"new_owner": CAROL}, 0),
+        ("cancel_project_transfer", {}, 0),
+    ],
+)
+def test_nobody_else_reaches_a_project(world: World, method: str, args: dict[str, Any], deposit: int) -> None:
+    for who in (BOB, MAIN):
+        world.refused(who, method, "Project not found", deposit, project_name="app", **args)
+
+
+# -- projects that change hands --------------------------------------------------------------------------
+
+
+def test_r2_until_it_is_accepted_a_project_stays_its_owners(world: World) -> None:
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    world.refused(BOB, "delete_project", "Project not found", project_name="app")
+    add(world, wasm_url("b"), active=True)
+    assert versions(world) == {FIRST: False, SECOND: True}
+    world.ok(ALICE, "delete_project", project_name="app")
+    world.refused(BOB, "accept_project", "Project not found", project_id=PROJECT)
+
+
+def test_r2_the_last_offer_counts_and_only_once(world: World) -> None:
+    words = "The project belongs to this account already"
+    world.refused(ALICE, "transfer_project", words, project_name="app", new_owner=ALICE)
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=CAROL)
+    world.refused(BOB, "accept_project", "was not offered to this account", project_id=PROJECT)
+    world.ok(CAROL, "accept_project", project_id=PROJECT)
+    assert world.view("get_project_offer", project_id="carol.test/app") is None
+    words = "was not offered to this account"
+    world.refused(CAROL, "accept_project", words, project_id="carol.test/app")
+
+
+def test_r2_a_project_replaces_no_other_of_the_new_owner(world: World) -> None:
+    world.ok(BOB, "create_project", NEAR, name="app", source=wasm_url("b"))
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    words = "Project 'bob.test/app' already exists"
+    world.refused(BOB, "accept_project", words, project_id=PROJECT)
+    assert versions(world, "bob.test/app") == {SECOND: True}
+    assert versions(world) == {FIRST: True}
+    world.ok(BOB, "delete_project", project_name="app")
+    world.ok(BOB, "accept_project", project_id=PROJECT)
+    assert versions(world, "bob.test/app") == {FIRST: True}
+
+
+def test_r4_deposits_go_to_who_owns_the_project_when_it_is_deleted(world: World) -> None:
+    add(world, GITHUB)
+    held = int(world.view("get_project", project_id=PROJECT)["storage_deposit"])
+    held += version_price(wasm_url("a")) + version_price(GITHUB)
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    world.ok(BOB, "accept_project", project_id=PROJECT)
+    before = world.chain.balance(BOB)
+    deleted = world.ok(BOB, "delete_project", project_name="app")
+    assert world.chain.balance(BOB) - before + deleted.tokens_burnt == held
+    assert world.view("list_user_projects", account_id=BOB) == []
+
+
+def test_a_name_that_is_free_again_gets_a_uuid_of_its_own(world: World) -> None:
+    old = world.view("get_project", project_id=PROJECT)["uuid"]
+    world.ok(ALICE, "delete_project", project_name="app")
+    world.ok(ALICE, "create_project", NEAR, name="app", source=wasm_url("b"))
+    assert world.view("get_project", project_id=PROJECT)["uuid"] != old
+    assert versions(world) == {SECOND: True}
+
+
+def test_what_waits_earns_for_who_owned_the_project_when_it_was_asked(world: World) -> None:
+    world.deposit_usd(CAROL, 500)
+    sent, request_id = world.request(CAROL, params={"attached_usd": "500"})
+    world.ok(ALICE, "transfer_project", project_name="app", new_owner=BOB)
+    world.ok(BOB, "accept_project", project_id=PROJECT)
+    world.resolve(request_id)
+    world.final(sent)
+    assert (world.earnings(ALICE), world.earnings(BOB)) == (500, 0)
