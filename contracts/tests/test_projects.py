@@ -88,6 +88,16 @@ def test_a_versions_deposit_is_the_formula_and_comes_back_whole(world: World, so
     assert world.chain.account(MAIN)["storage_usage"] == usage
 
 
+def test_the_copies_of_a_long_version_key_are_paid_for(world: World) -> None:
+    source = {"GitHub": {"repo": "r" * 1_900, "commit": "c" * 100}}
+    usage = world.chain.account(MAIN)["storage_usage"]
+    before = world.chain.balance(ALICE)
+    added = add(world, source)
+    charged = (before - world.chain.balance(ALICE) - added.tokens_burnt) // BYTE
+    assert charged == 150 + 2_000 + 64 + 8 + 16 + 2 * (2_001 - 100)
+    assert world.chain.account(MAIN)["storage_usage"] - usage <= charged + 64
+
+
 def test_the_active_version_and_what_is_not_there_stay(world: World) -> None:
     args = {"project_name": "app"}
     words = "Cannot remove the active version"

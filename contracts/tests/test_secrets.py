@@ -186,6 +186,30 @@ def paid(world: World, before: int, result: Any) -> int:
     return before - world.chain.balance("bob.test") - result.tokens_burnt
 
 
+LONG = {"Repo": {"repo": "r" * 1_000, "branch": "b" * 255}}
+CROWD = {"Whitelist": {"accounts": [f"{number:04}" for number in range(3_000)]}}
+
+
+@pytest.mark.parametrize(
+    ("accessor", "access"),
+    [(LONG, "AllowAll"), (REPO, CROWD), (REPO, {"Not": {"condition": CROWD}}), (WASM, CONDITIONS[4])],
+    ids=["long name", "crowd", "nested crowd", "ordinary"],
+)
+def test_what_an_entry_occupies_is_paid_for(world: World, accessor: Any, access: Any) -> None:
+    world.store("bob.test", OWN)  # the owner's list is there: its own record is not the entry's
+    usage = world.chain.account(MAIN)["storage_usage"]
+    world.store("bob.test", accessor, text="x" * 50, access=access)
+    occupied = world.chain.account(MAIN)["storage_usage"] - usage
+    charged = held(world, accessor) // BYTE
+    key = models.SecretKey(accessor=models.read_accessor(accessor), profile="default", owner="bob.test")
+    condition = models.read_condition(access)
+    assert charged == models.secret_storage_bytes(key, "x" * 50, condition)
+    # the names of ordinary entries stand in the list within the original's price and the allowance
+    assert occupied <= charged + models.NAME_ALLOWANCE - 64
+    if accessor != WASM:
+        assert occupied <= charged + 64
+
+
 def test_an_update_counts_what_is_held(world: World) -> None:
     world.store("bob.test", REPO, text="x" * 1000)
     large = held(world, REPO)
@@ -204,7 +228,7 @@ def test_an_update_counts_what_is_held(world: World) -> None:
 def test_r5_a_larger_condition_needs_a_deposit_and_the_way_back_refunds_it(world: World) -> None:
     world.store("bob.test", REPO)
     small = held(world, REPO)
-    wide = {"Whitelist": {"accounts": [f"account-{number:03}.test" for number in range(40)]}}
+    wide = {"Whitelist": {"accounts": [f"account-{number:03}.test" for number in range(20)]}}
     more = price(REPO, "default", "bob.test", "b64", wide) - small
     args = {"accessor": REPO, "profile": "default"}
     world.refused("bob.test", "update_access", "Insufficient deposit for update", new_access=wide, **args)

@@ -11,6 +11,8 @@ use crate::{Contract, ContractExt};
 
 const PROJECT_BASE_STORAGE: usize = 200;
 const VERSION_BASE_STORAGE: usize = 150;
+/// Version keys of up to this length pay the original's price; what is longer pays for its copies.
+const KEY_ALLOWANCE: usize = 100;
 const MAX_NAME_LENGTH: usize = 64;
 const MOST_VERSIONS_LISTED: u64 = 100;
 
@@ -273,5 +275,7 @@ fn project_storage_cost(project_id: &str, uuid: &str) -> u128 {
 }
 
 fn version_storage_cost(source: &CodeSource) -> u128 {
-    price(VERSION_BASE_STORAGE + source.text_len() + 64 + 8 + 16)
+    // the key stands in the map and in the project's list, too
+    let long_key = source.version_key().len().saturating_sub(KEY_ALLOWANCE);
+    price(VERSION_BASE_STORAGE + source.text_len() + 64 + 8 + 16 + 2 * long_key)
 }

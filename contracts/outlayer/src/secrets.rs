@@ -12,6 +12,8 @@ use crate::{Contract, ContractExt};
 
 const BASE_STORAGE_OVERHEAD: usize = 40;
 const INDEX_ENTRY_OVERHEAD: usize = 64;
+/// Accessor and profile stand in the owner's list, too; what is longer than this pays for that copy.
+const NAME_ALLOWANCE: usize = 128;
 /// created, updated and deposit
 const FIXED_FIELDS: usize = 32;
 /// version and lengths of the access condition
@@ -306,18 +308,27 @@ fn check_profile(accessor: &SecretAccessor, profile: &str) {
 }
 
 /// Price of an entry and of its place in the owner's list. The place is paid once and held with the entry.
+///
+/// Names of ordinary length and conditions of some dozens of accounts pay what the original asks; longer ones pay for
+/// what they occupy, so that nobody can fill the contract's own storage.
 fn storage_cost(key: &SecretKey, encrypted: &str, access: &AccessCondition) -> u128 {
-    let key = borsh::to_vec(key).unwrap_or_else(|_| env::panic_str("The key could not be written"));
-    let access = serde_json::to_vec(access)
+    let name = bytes_of(&(&key.accessor, &key.profile));
+    let access_json = serde_json::to_vec(access)
         .unwrap_or_else(|_| env::panic_str("The access condition could not be written as JSON"));
+    // the version's byte before the condition
+    let access_stored = 1 + bytes_of(access);
     price(
         BASE_STORAGE_OVERHEAD
-            + key.len()
+            + bytes_of(key)
             + 4
             + encrypted.len()
-            + access.len()
-            + ACCESS_OVERHEAD
+            + (access_json.len() + ACCESS_OVERHEAD).max(access_stored)
             + FIXED_FIELDS
-            + INDEX_ENTRY_OVERHEAD,
+            + INDEX_ENTRY_OVERHEAD
+            + name.saturating_sub(NAME_ALLOWANCE),
     )
+}
+
+fn bytes_of<T: borsh::BorshSerialize>(value: &T) -> usize {
+    borsh::object_length(value).unwrap_or_else(|_| env::panic_str("A value could not be written"))
 }

@@ -242,10 +242,46 @@ class SecretKey(Model):
         return variant + body + encode_string(self.profile) + encode_string(self.owner)
 
 
+NAME_ALLOWANCE = 128
+"""Bytes of accessor and profile that stand in the owner's list at no price of their own."""
+
+
 def secret_storage_bytes(key: SecretKey, encrypted: str, access: AccessCondition) -> int:
-    """Bytes that a new secret is charged for: 40 + key + 4 + ciphertext + condition + 10 + 32 + 64 (§1.6)."""
-    condition = to_json_text(access.to_json()).encode()
-    return 40 + len(key.to_bytes()) + 4 + len(encrypted.encode()) + len(condition) + 10 + 32 + 64
+    """Bytes that an entry is charged for: 40 + key + 4 + ciphertext + condition + 32 + 64 (§1.6).
+
+    The condition counts as JSON and 10, or as it is stored if that is more; of the name, what is above the allowance
+    counts once more.
+    """
+    condition = max(len(to_json_text(access.to_json()).encode()) + 10, 1 + _stored_bytes(access))
+    name = len(key.to_bytes()) - len(encode_string(key.owner))
+    fixed = 40 + 4 + 32 + 64
+    return fixed + len(key.to_bytes()) + len(encrypted.encode()) + condition + max(0, name - NAME_ALLOWANCE)
+
+
+def _stored_bytes(access: AccessCondition) -> int:
+    """Length of a condition in borsh."""
+    variant, operator, amount, count = 1, 1, 16, 4
+    match access:
+        case Whitelist():
+            body = count + sum(len(encode_string(account)) for account in access.accounts)
+        case AccountPattern():
+            body = len(encode_string(access.pattern))
+        case NearBalance():
+            body = operator + amount
+        case FtBalance():
+            body = len(encode_string(access.contract)) + operator + amount
+        case NftOwned():
+            token = b"" if access.token_id is None else encode_string(access.token_id)
+            body = len(encode_string(access.contract)) + 1 + len(token)
+        case DaoMember():
+            body = len(encode_string(access.dao_contract)) + len(encode_string(access.role))
+        case Logic():
+            body = operator + count + sum(_stored_bytes(condition) for condition in access.conditions)
+        case Not():
+            body = _stored_bytes(access.condition)
+        case AllowAll():
+            body = 0
+    return variant + body
 
 
 class SecretProfile(Model):
