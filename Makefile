@@ -31,9 +31,10 @@ $(UV):
 	$(PYTHON) -m venv "$(UV_HOME)"
 	"$(UV_HOME)/bin/pip" install --quiet --require-hashes -r requirements/uv.txt
 
+# Compiled at once: else each start of a program compiles again where Python may not write its caches.
 # A lock of hashes needs no index: what uv has cached comes first, so it works without a network, too.
 # Behind a proxy with a certificate of its own, the machine's certificates count.
-SYNC = "$(UV)" pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+SYNC = "$(UV)" pip sync --quiet --compile-bytecode --python $(BIN)/python --require-hashes requirements/dev.txt
 $(BIN)/.installed: requirements/dev.txt $(PACKAGES:%=services/%/pyproject.toml) | $(UV)
 	@[ -n "$(PYTHON)" ] || { echo "error: no Python 3.11 to 3.13 with venv was found" >&2; exit 1; }
 	[ -x $(BIN)/python ] || "$(UV)" venv --quiet --python "$(PYTHON)" .venv
