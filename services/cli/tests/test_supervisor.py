@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 
-from outlayer_cli import supervisor
+from outlayer_cli import control, supervisor
+from outlayer_cli.control import ServiceSpec
 from outlayer_cli.errors import StackError
-from outlayer_cli.supervisor import ServiceSpec
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -29,7 +29,7 @@ def spec(folder: Path, name: str = "sleeper", argv: list[str] | None = None) -> 
 
 
 async def ask(folder: Path, message: dict[str, Any]) -> dict[str, Any]:
-    return await supervisor.request(folder / "s.sock", message)
+    return await control.request(folder / "s.sock", message)
 
 
 async def report(folder: Path, name: str = "sleeper") -> dict[str, Any]:
@@ -67,7 +67,7 @@ async def running(tmp_path: Path) -> AsyncIterator[Path]:
 
 
 async def test_a_service_that_is_killed_is_started_again_and_status_says_so(running: Path) -> None:
-    await ask(running, supervisor.start_message(spec(running)))
+    await ask(running, control.start_message(spec(running)))
     await until(lambda: state_is(running, "running"))
     first = (await report(running))["pid"]
     os.kill(first, signal.SIGKILL)
@@ -87,19 +87,19 @@ async def state_is(folder: Path, state: str) -> bool:
 
 
 async def test_starting_the_same_service_twice_changes_nothing(running: Path) -> None:
-    await ask(running, supervisor.start_message(spec(running)))
+    await ask(running, control.start_message(spec(running)))
     await until(lambda: state_is(running, "running"))
     before = (await report(running))["pid"]
-    await ask(running, supervisor.start_message(spec(running)))
+    await ask(running, control.start_message(spec(running)))
     assert (await report(running))["pid"] == before
 
 
 async def test_another_specification_replaces_the_process(running: Path) -> None:
-    await ask(running, supervisor.start_message(spec(running)))
+    await ask(running, control.start_message(spec(running)))
     await until(lambda: state_is(running, "running"))
     before = (await report(running))["pid"]
     changed = spec(running, argv=[*SLEEPER, "changed"])
-    await ask(running, supervisor.start_message(changed))
+    await ask(running, control.start_message(changed))
     await until(lambda: state_is(running, "running"))
     assert (await report(running))["pid"] != before
     assert not psutil.pid_exists(before)
@@ -107,7 +107,7 @@ async def test_another_specification_replaces_the_process(running: Path) -> None
 
 async def test_shutdown_ends_every_service(running: Path) -> None:
     for name in ("one", "two"):
-        await ask(running, supervisor.start_message(spec(running, name)))
+        await ask(running, control.start_message(spec(running, name)))
         await until(lambda name=name: named_state_is(running, name, "running"))
     pids = [(await report(running, name))["pid"] for name in ("one", "two")]
     await ask(running, {"command": "shutdown"})
@@ -122,7 +122,7 @@ async def test_services_of_a_killed_supervisor_are_stopped_by_the_next(tmp_path:
     first = launch(tmp_path)
     await until(lambda: answers(tmp_path))
     stubborn = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    await ask(tmp_path, supervisor.start_message(spec(tmp_path, argv=[sys.executable, "-c", stubborn])))
+    await ask(tmp_path, control.start_message(spec(tmp_path, argv=[sys.executable, "-c", stubborn])))
     await until(lambda: state_is(tmp_path, "running"))
     orphan = (await report(tmp_path))["pid"]
     await asyncio.sleep(0.5)

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Any, Self
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self
 
 from outlayer_cli.errors import CliError
 from outlayer_cli.payment_keys import PaymentKey
+
+if TYPE_CHECKING:
+    import httpx
 
 _LONGEST_CALL_SECONDS = 320.0
 
@@ -36,6 +37,8 @@ class Api:
     """Blocking client. Raises ``ApiError`` for refusals, ``httpx.TransportError`` when nobody answers."""
 
     def __init__(self, base_url: str) -> None:
+        import httpx
+
         self._client = httpx.Client(base_url=base_url, timeout=_LONGEST_CALL_SECONDS, trust_env=False)
 
     def __enter__(self) -> Self:

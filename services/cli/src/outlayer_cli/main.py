@@ -13,27 +13,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from outlayer_cli import layout
-from outlayer_cli.commands import calls, image, keys, project, stack, verify
+from outlayer_cli.commands import COMMANDS, LazyCommand, new_app
 from outlayer_cli.errors import EXIT_FAILED, EXIT_USAGE, CliError
 from outlayer_cli.session import Session
 
-app = typer.Typer(
-    name="outlayer",
-    help=__doc__,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-stack.register(app)
-calls.register(app)
-app.add_typer(project.app, name="project")
-app.add_typer(keys.app, name="keys")
-app.add_typer(verify.app, name="verify")
-app.add_typer(image.app, name="image")
+app = new_app(name="outlayer", help=__doc__, no_args_is_help=True)
 
 
 @app.callback()
@@ -49,6 +37,14 @@ def options(
     )
 
 
+def command_line() -> TyperGroup:
+    """``outlayer`` with every command in its list and none of their modules imported."""
+    group = typer.main.get_group(app)
+    for name, listed in COMMANDS.items():
+        group.add_command(LazyCommand(name, listed))
+    return group
+
+
 def _report(error: CliError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": str(error), "hint": error.hint}), file=sys.stderr)
@@ -60,11 +56,11 @@ def _report(error: CliError, *, as_json: bool) -> None:
 
 def translate(error: Exception) -> CliError | None:
     """An error of one of our packages as one of the command line, with its hint; None for any other."""
+    if isinstance(error, CliError):
+        return error
     from outlayer_attestation.errors import AttestationError
     from outlayer_near.errors import NearError
 
-    if isinstance(error, CliError):
-        return error
     if isinstance(error, (NearError, AttestationError)):
         return CliError(str(error), hint=error.hint)
     import httpx
@@ -81,7 +77,7 @@ def run(arguments: list[str]) -> int:
     """Run one command line and give its exit code."""
     as_json = "--json" in arguments
     try:
-        code = typer.main.get_command(app).main(arguments, prog_name="outlayer", standalone_mode=False)
+        code = command_line().main(arguments, prog_name="outlayer", standalone_mode=False)
     except TyperException as error:
         _report(CliError(error.format_message(), hint="see: outlayer --help"), as_json=as_json)
         return EXIT_USAGE

@@ -24,9 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
-from outlayer_cli import layout, supervisor
+from outlayer_cli import control, layout
+from outlayer_cli.control import ServiceSpec
 from outlayer_cli.embedded import (
     can_connect,
     ensure_postgres_database,
@@ -41,7 +40,6 @@ from outlayer_cli.embedded import (
 from outlayer_cli.errors import StackError
 from outlayer_cli.layout import Layout, Stack
 from outlayer_cli.modules import clean_environment, run_module
-from outlayer_cli.supervisor import ServiceSpec
 
 Say = Callable[[str], None]
 READY_SECONDS = 90.0
@@ -111,9 +109,9 @@ async def down(state: Path) -> bool:
     """Stop the stack; its state stays. False when it did not run."""
     place = Layout(state)
     try:
-        reply = await supervisor.request(place.supervisor_socket, {"command": "shutdown"}, timeout=180)
+        reply = await control.request(place.supervisor_socket, {"command": "shutdown"}, timeout=180)
     except StackError:
-        return bool(supervisor.stop_leftovers(place.pids))
+        return bool(_stop_leftovers(place))
     await _wait_for_exit(int(reply["pid"]))
     return True
 
@@ -121,7 +119,7 @@ async def down(state: Path) -> bool:
 async def status(state: Path) -> list[ServiceStatus]:
     """How each service is. Raises ``StackError`` when the stack does not run."""
     place = Layout(state)
-    reply = await supervisor.request(place.supervisor_socket, {"command": "status"})
+    reply = await control.request(place.supervisor_socket, {"command": "status"})
     stack = Stack.load(state) if place.stack_file.exists() else None
     rows = []
     for report in reply["services"]:
@@ -246,11 +244,17 @@ def _describe(plan: _Plan) -> Stack:
 # --- supervisor and services --------------------------------------------------------------------------------
 
 
+def _stop_leftovers(place: Layout) -> list[str]:
+    from outlayer_cli.supervisor import stop_leftovers
+
+    return stop_leftovers(place.pids)
+
+
 async def _ensure_supervisor(place: Layout, say: Say) -> None:
     with contextlib.suppress(StackError):
-        await supervisor.request(place.supervisor_socket, {"command": "status"})
+        await control.request(place.supervisor_socket, {"command": "status"})
         return
-    for name in supervisor.stop_leftovers(place.pids):
+    for name in _stop_leftovers(place):
         say(f"stopped {name}, left over from a stack that was killed")
     place.logs.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "outlayer_cli.supervisor"]
@@ -259,7 +263,7 @@ async def _ensure_supervisor(place: Layout, say: Say) -> None:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(StackError):
-            await supervisor.request(place.supervisor_socket, {"command": "status"})
+            await control.request(place.supervisor_socket, {"command": "status"})
             return
         await asyncio.sleep(0.05)
     raise StackError("the supervisor did not start" + _tail(place, "supervisor"))
@@ -279,7 +283,7 @@ def _launch_supervisor(place: Layout, command: list[str]) -> subprocess.Popen[by
 
 
 async def _stop_surplus_workers(plan: _Plan) -> None:
-    reply = await supervisor.request(plan.layout.supervisor_socket, {"command": "status"})
+    reply = await control.request(plan.layout.supervisor_socket, {"command": "status"})
     expected = set(layout.service_names(plan.workers))
     for report in reply["services"]:
         if report["name"] not in expected:
@@ -324,7 +328,7 @@ async def _start_services(plan: _Plan, say: Say) -> None:
 
 
 async def _ask(place: Layout, message: dict[str, Any]) -> dict[str, Any]:
-    return await supervisor.request(place.supervisor_socket, message)
+    return await control.request(place.supervisor_socket, message)
 
 
 async def _start(plan: _Plan, spec: ServiceSpec) -> None:
@@ -340,7 +344,7 @@ async def _start(plan: _Plan, spec: ServiceSpec) -> None:
             hint=f"stop that program, or choose: OUTLAYER_PORT_{spec.name.upper().replace('-', '_')}=<port>, "
             "or let free ports be found: outlayer up --ports auto",
         )
-    await _ask(place, supervisor.start_message(spec))
+    await _ask(place, control.start_message(spec))
 
 
 def _spec(plan: _Plan, name: str, argv: list[str], **env: str) -> ServiceSpec:
@@ -462,6 +466,8 @@ async def _is_ready(place: Layout, ports: dict[str, int], name: str) -> bool:
         return True
     if name in ("postgres", "valkey"):
         return await asyncio.to_thread(can_connect, port)
+    import httpx
+
     path = "/status" if name == "localnet" else "/health/ready"
     try:
         async with httpx.AsyncClient(timeout=5, trust_env=False) as client:

@@ -16,39 +16,22 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 import structlog
 
-from outlayer_cli.errors import StackError
+from outlayer_cli.control import MAX_LINE_BYTES, ServiceSpec
 
 FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 15.0
 STEADY_SECONDS = 30.0
 STOP_SECONDS = 15.0
-_MAX_LINE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger(service="supervisor")
-
-
-@dataclass(frozen=True)
-class ServiceSpec:
-    """What to run. ``stop_signal`` is the service's own polite one (PostgreSQL: SIGINT, others: SIGTERM)."""
-
-    name: str
-    argv: list[str]
-    env: dict[str, str]
-    log_file: str
-    stop_signal: int = signal.SIGTERM
-    fingerprint: str = ""
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ServiceSpec:
-        return cls(**value)
 
 
 @dataclass
@@ -286,7 +269,7 @@ async def _serve(socket_path: Path, pid_dir: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.request_stop)
     socket_path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(on_connection, path=socket_path, limit=_MAX_LINE_BYTES)
+    server = await asyncio.start_unix_server(on_connection, path=socket_path, limit=MAX_LINE_BYTES)
     socket_path.chmod(0o600)
     (pid_dir.parent / "supervisor.pid").write_text(f"{os.getpid()}\n")
     try:
@@ -295,30 +278,6 @@ async def _serve(socket_path: Path, pid_dir: Path) -> None:
         await supervisor.stop_all()
         server.close()
         socket_path.unlink(missing_ok=True)
-
-
-async def request(socket_path: Path, message: Mapping[str, Any], *, timeout: float = 60.0) -> dict[str, Any]:
-    """Send one request to a supervisor. Raises ``StackError`` when none listens or it refuses."""
-    try:
-        reader, writer = await asyncio.open_unix_connection(socket_path, limit=_MAX_LINE_BYTES)
-    except OSError as error:
-        raise StackError("the stack does not run", hint="start it with: outlayer up") from error
-    try:
-        writer.write(json.dumps(message).encode() + b"\n")
-        await writer.drain()
-        line = await asyncio.wait_for(reader.readline(), timeout)
-    finally:
-        writer.close()
-    if not line:
-        raise StackError("the supervisor ended while it was asked", hint="see logs/supervisor.log")
-    reply: dict[str, Any] = json.loads(line)
-    if "error" in reply:
-        raise StackError(f"the supervisor refused: {reply['error']}")
-    return reply
-
-
-def start_message(spec: ServiceSpec) -> dict[str, Any]:
-    return {"command": "start", "spec": asdict(spec)}
 
 
 def main() -> None:

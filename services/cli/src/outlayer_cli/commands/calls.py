@@ -15,17 +15,14 @@ from outlayer_cli.errors import EXIT_FAILED, UsageError
 from outlayer_cli.payment_keys import choose_key
 from outlayer_cli.session import Session
 
+app = typer.Typer()
+
 KeyFile = Annotated[
     Path | None, typer.Option("--payment-key-file", help="Default: the developer's first key.")
 ]
 MaxInstructions = Annotated[int | None, typer.Option(min=1)]
 MaxMemory = Annotated[int | None, typer.Option("--max-memory-mb", min=1)]
 MaxSeconds = Annotated[int | None, typer.Option("--max-execution-seconds", min=1)]
-
-
-def register(app: typer.Typer) -> None:
-    for command in (call, result, request):
-        app.command()(command)
 
 
 def parse_input(text: str) -> Any:
@@ -52,6 +49,7 @@ def limits_of(instructions: int | None, memory_mb: int | None, seconds: int | No
     return {name: value for name, value in given.items() if value is not None}
 
 
+@app.command()
 def call(
     context: typer.Context,
     project: Annotated[str, typer.Argument(help="owner/name")],
@@ -85,6 +83,7 @@ def call(
     _show(session, reply)
 
 
+@app.command()
 def result(
     context: typer.Context,
     call_id: Annotated[str, typer.Argument()],
@@ -115,6 +114,7 @@ def _show(session: Session, reply: dict[str, Any]) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
+@app.command()
 def request(
     context: typer.Context,
     project: Annotated[str, typer.Argument(help="owner/name")],

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from outlayer_attestation.measure.predict import Prediction
     from outlayer_attestation.measure.shape import VmShape
 
-app = typer.Typer(help="VM images and what they measure.", no_args_is_help=True)
+app = typer.Typer(name="image", help="VM images and what they measure.", no_args_is_help=True)
 
 _MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_FIRMWARE = 64 * 1024 * 1024

@@ -13,7 +13,7 @@ from outlayer_cli.errors import CliError, UsageError
 from outlayer_cli.payment_keys import PaymentKey, choose_key, key_file, list_key_files
 from outlayer_cli.session import Session
 
-app = typer.Typer(help="Payment keys for calls over HTTPS.", no_args_is_help=True)
+app = typer.Typer(name="keys", help="Payment keys for calls over HTTPS.", no_args_is_help=True)
 _HTTP_CONFLICT = 409
 _MOST_NONCES_TRIED = 1000
 

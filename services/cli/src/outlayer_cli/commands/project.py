@@ -11,7 +11,7 @@ import typer
 
 from outlayer_cli.session import Session
 
-app = typer.Typer(help="Projects: code with a name, on chain.", no_args_is_help=True)
+app = typer.Typer(name="project", help="Projects: code with a name, on chain.", no_args_is_help=True)
 
 
 @app.command()

@@ -15,12 +15,10 @@ from outlayer_cli.errors import EXIT_FAILED, UsageError
 from outlayer_cli.layout import Layout, Stack
 from outlayer_cli.session import SIMULATED_NOTICE, Session
 
-
-def register(app: typer.Typer) -> None:
-    for command in (up, down, status, logs, clean):
-        app.command()(command)
+app = typer.Typer()
 
 
+@app.command()
 def up(
     context: typer.Context,
     ports: Annotated[str, typer.Option(help="'default', or 'auto' for free ones.")] = "default",
@@ -59,6 +57,7 @@ def describe(state: Path, stack: Stack) -> str:
     return "\n".join(lines)
 
 
+@app.command()
 def down(context: typer.Context) -> None:
     """Stop the stack; its state stays."""
     session: Session = context.obj
@@ -66,6 +65,7 @@ def down(context: typer.Context) -> None:
     session.result({"stopped": stopped}, "stopped" if stopped else "the stack did not run")
 
 
+@app.command()
 def status(context: typer.Context) -> None:
     """Show what runs. Exit code 1 when a service does not."""
     session: Session = context.obj
@@ -95,6 +95,7 @@ def _print_status(session: Session, rows: list[stacks.ServiceStatus]) -> None:
     session.console.print(table)
 
 
+@app.command()
 def logs(
     context: typer.Context,
     service: Annotated[str | None, typer.Argument()] = None,
@@ -107,6 +108,7 @@ def logs(
         print(line, flush=True)
 
 
+@app.command()
 def clean(
     context: typer.Context,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,

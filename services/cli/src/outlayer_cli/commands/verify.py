@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from outlayer_attestation.policy import Policy
     from outlayer_cli.evidence_source import Payload
 
-app = typer.Typer(help="Prove a result, layer by layer.", no_args_is_help=True)
+app = typer.Typer(name="verify", help="Prove a result, layer by layer.", no_args_is_help=True)
 
 Save = Annotated[Path | None, typer.Option("--save", help="Keep the evidence in this file.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A signed policy; default: the stack's.")]
