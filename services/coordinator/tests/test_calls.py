@@ -9,8 +9,11 @@ import secrets
 import time
 from typing import Any
 
+import pytest
+
 from outlayer_coordinator.call_request import KeyClaim
 from outlayer_coordinator.calls import RateLimiter
+from outlayer_coordinator.errors import ApiError
 
 
 async def test_a_synchronous_call_gives_the_guests_answer(service: Any) -> None:
@@ -222,12 +225,15 @@ async def test_steady_use_does_not_stretch_the_window_of_the_rate(start: Any) ->
     """More uses than one window allows, spread over windows: each is allowed."""
     for redis in ({}, {"redis_url": "redis://127.0.0.1:1/0"}):
         doorbell = (await start(**redis)).context.doorbell
-        limiter = RateLimiter(doorbell, per_minute=2, window_seconds=1)
+        begins = range(1_200_000, 1_200_240, 60)
+        times = iter([float(begin + second) for begin in begins for second in (0, 59, 59)])
+        limiter = RateLimiter(doorbell, per_minute=2, clock=times.__next__)
         claim = KeyClaim("bob.test", 1, secrets.token_hex(32))
-        for _ in range(4):
-            await asyncio.sleep(1 - time.time() % 1 + 0.02)
+        for _ in begins:
             await limiter.check(claim)
             await limiter.check(claim)
+            with pytest.raises(ApiError):
+                await limiter.check(claim)
 
 
 async def test_the_rate_is_limited_while_redis_is_away(start: Any) -> None:

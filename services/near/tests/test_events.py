@@ -197,7 +197,7 @@ async def ids_until(stream: BlockStream, head: int) -> list[int]:
     return found
 
 
-def grow(model: Model, seed: int, *, heights: int = 40) -> list[int]:
+def grow(model: Model, seed: int, *, heights: int = 30) -> list[int]:
     """A random chain from height 10 on; gives the ids of its requests in order."""
     rng, ids = random.Random(seed), []
     for height in range(10, 10 + heights):

@@ -146,7 +146,10 @@ async def test_endless_redirects_end(source: WasmSource, coordinator: Server) ->
     assert len(coordinator.asked) == wasm_source.MAX_REDIRECTS + 1
 
 
-async def test_a_server_error_is_tried_again(source: WasmSource, coordinator: Server) -> None:
+async def test_a_server_error_is_tried_again(
+    source: WasmSource, coordinator: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wasm_source, "FIRST_WAIT_SECONDS", 0.01)
     coordinator.pages["/wasm/x"] = 503
     with pytest.raises(JobError, match="does not answer"):
         await source.fetch(f"{coordinator.url}/wasm/x", SHA)

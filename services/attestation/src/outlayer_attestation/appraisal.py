@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -133,6 +134,7 @@ class Appraisal:
         return tuple(check.name for check in self.checks if check.outcome is not Outcome.PASS)
 
 
+@cache
 def verifier_version() -> str:
     """The implementations that judged, for the result record."""
     return f"outlayer-attestation {version('outlayer-attestation')}, dcap-qvl {version('dcap-qvl')}"

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,12 +97,13 @@ class RateLimiter:
     doorbell: Doorbell
     per_minute: int
     window_seconds: int = 60
+    clock: Callable[[], float] = time.time
     _windows: dict[str, tuple[int, int]] = field(default_factory=dict)
 
     async def check(self, claim: KeyClaim) -> None:
         """Raises ``ApiError`` 429."""
         bucket = f"pk_rate:{claim.owner}:{claim.nonce}:{claim.key_hash[:16]}"
-        window = int(time.time()) // self.window_seconds
+        window = int(self.clock()) // self.window_seconds
         used = await self.doorbell.count(f"{bucket}:{window}", self.window_seconds)
         if used is None:
             used = self._count_here(bucket, window)

@@ -19,6 +19,7 @@ MAX_BYTES = 64 * 1024 * 1024
 MAX_REDIRECTS = 5
 TOTAL_SECONDS = 60.0
 ATTEMPTS = 3
+FIRST_WAIT_SECONDS = 0.5
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
@@ -108,7 +109,7 @@ class WasmSource:
         problem = ""
         for attempt in range(ATTEMPTS):
             if attempt:
-                await asyncio.sleep(0.5 * 3 ** (attempt - 1))
+                await asyncio.sleep(FIRST_WAIT_SECONDS * 3 ** (attempt - 1))
             try:
                 data = await self._download(url)
             except _RefusedError as error:
