@@ -76,15 +76,18 @@ format: install ## let ruff rewrite the sources
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The tests start hundreds of programs: what Python compiles is kept, whatever the environment says.
+PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
+
 .PHONY: test
 test: lint ## linters, then every test; what cannot run here is skipped with its reason
-	$(BIN)/pytest -n 2 --dist worksteal -m "not (slow or contracts or e2e)" $(PYTEST_ARGS)
-	$(BIN)/pytest -m e2e $(PYTEST_ARGS)
-	$(BIN)/pytest -m "slow or contracts" $(PYTEST_ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "not (slow or contracts or e2e)" $(PYTEST_ARGS)
+	$(PYTEST) -m e2e $(PYTEST_ARGS)
+	$(PYTEST) -m "slow or contracts" $(PYTEST_ARGS)
 
 .PHONY: test-unit
-test-unit: install ## the tests of the packages alone, under two minutes
-	$(BIN)/pytest -n 2 services $(PYTEST_ARGS)
+test-unit: install ## the tests of the packages alone but the slow ones, under two minutes
+	$(PYTEST) -n 2 --dist worksteal -m "not slow" services $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: install ## measure, as ratios to a baseline in the same run; writes bench/results
