@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform.machine import SoftwarePlatform
@@ -87,16 +88,29 @@ async def _bench(code_folder: Path, executors: int) -> AsyncIterator[Bench]:
         await pool.close()
 
 
-@pytest.fixture
-async def bench(code_folder: Path) -> AsyncIterator[Bench]:
-    """One executor: starting more takes most of a test's time."""
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def _shared_bench(code_folder: Path) -> AsyncIterator[Bench]:
     async for item in _bench(code_folder, 1):
         yield item
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
+async def bench(_shared_bench: Bench) -> Bench:
+    """One executor, the same for the tests of a module: to start it takes longer than most tests do.
+
+    Tests that use it run on the module's event loop. A test begins when the executor that the one before has
+    cost is replaced.
+    """
+    for _ in range(3000):
+        if len(_shared_bench.pool.pids) == _shared_bench.pool.size:
+            return _shared_bench
+        await asyncio.sleep(0.01)
+    raise AssertionError("the executor was not replaced")
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def pair(code_folder: Path) -> AsyncIterator[Bench]:
-    """Two executors."""
+    """Two executors that have done nothing yet."""
     async for item in _bench(code_folder, 2):
         yield item
 
@@ -143,7 +157,7 @@ class Rig:
         return [self.coordinator.completions[job["job_id"]] for job in jobs]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def rig(
     bench: Bench, fakes: ModuleType, platform: SoftwarePlatform, tmp_path: Path
 ) -> AsyncIterator[Rig]:

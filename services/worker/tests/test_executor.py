@@ -17,6 +17,8 @@ import pytest
 from outlayer_worker.errors import JobError
 from outlayer_worker.executor.model import MIB, Category
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 async def test_a_guest_reads_its_input_and_its_output_comes_back(bench: Any, guests: ModuleType) -> None:
     data = os.urandom(300_000)
@@ -189,8 +191,8 @@ async def test_a_cancelled_run_leaves_no_answer_behind_for_the_next(pair: Any, g
     assert [result.output for result in results] == [b"0", b"1", b"2", b"3"]
 
 
-async def test_an_executor_holds_no_descriptor_and_no_environment_of_the_worker(bench: Any) -> None:
-    for pid in bench.pool.pids:
+async def test_an_executor_holds_no_descriptor_and_no_environment_of_the_worker(pair: Any) -> None:
+    for pid in pair.pool.pids:
         process = psutil.Process(pid)
         assert process.environ().keys() <= {"LC_CTYPE"}
         assert process.net_connections("inet") == []

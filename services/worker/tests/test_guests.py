@@ -13,6 +13,8 @@ import pytest
 
 from outlayer_worker.executor.model import MIB, Category
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 ROOT = Path(__file__).resolve().parents[3]
 ARTIFACTS = ROOT / "examples" / "artifacts"
 

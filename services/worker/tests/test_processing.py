@@ -16,6 +16,8 @@ from outlayer_attestation import merkle, quote
 from outlayer_attestation.record import Batch, TaskRecordV2, report_data_v2
 from outlayer_near.models import ExecutionSource, GitHubSource, wasm_url_source
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 def check_proof(completion: dict[str, Any]) -> TaskRecordV2:
     """The record of a completion, after its place in the quoted batch was checked."""

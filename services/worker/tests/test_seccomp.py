@@ -78,6 +78,7 @@ def test_an_executor_may_read_and_compute_and_nothing_else(attempts: tuple[dict[
     assert returncode == -6, "abort still ends the process as it should"
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_executors_run_under_the_filter(bench: Any) -> None:
     for pid in bench.pool.pids:
         tasks = list(Path(f"/proc/{pid}/task").iterdir())
