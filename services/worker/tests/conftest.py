@@ -18,6 +18,8 @@ import pytest_asyncio
 
 from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform.machine import SoftwarePlatform
+from outlayer_worker import delivery as delivery_module
+from outlayer_worker import processing as processing_module
 from outlayer_worker.batching import Batcher
 from outlayer_worker.coordinator import Coordinator
 from outlayer_worker.delivery import Delivery, Outbox
@@ -159,8 +161,14 @@ class Rig:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def rig(
-    bench: Bench, fakes: ModuleType, platform: SoftwarePlatform, tmp_path: Path
+    bench: Bench,
+    fakes: ModuleType,
+    platform: SoftwarePlatform,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Rig]:
+    monkeypatch.setattr(delivery_module, "FIRST_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr(processing_module, "FIRST_WAIT_SECONDS", 0.05)
     coordinator = fakes.FakeCoordinator()
     await coordinator.start()
     chain = fakes.FakeChain()

@@ -173,7 +173,9 @@ class Workshop:
         self._running: list[Running] = []
         self._agents: list[asyncio.Server] = []
 
-    async def start(self, name: str = "w1", *, measurements: Measurements | None = None) -> Running:
+    async def start(
+        self, name: str = "w1", *, measurements: Measurements | None = None, executors: int = 1
+    ) -> Running:
         guest = Guest(name, self._sockets / f"{name}.sock", measurements or self.world.measurements)
         if not guest.socket.exists():
             self._agents.append(await start_agent(self.world.platform, guest))
@@ -198,7 +200,7 @@ class Workshop:
             "DSTACK_SOCKET": str(guest.socket),
             "WORKER_STATE_DIR": str(self._folder / name),
             "HEALTH_PORT": str(port),
-            "EXECUTORS": "2",
+            "EXECUTORS": str(executors),
         }
         running = Running(_spawn(environment, log), f"http://127.0.0.1:{port}", log, self._folder / name)
         self._running.append(running)
@@ -307,7 +309,7 @@ async def test_stopping_a_worker_finishes_the_job_in_hand(workshop: Workshop, gu
     worker = await workshop.start()
     await worker.ready()
     project = workshop.world.create_project("loop", *workshop.coordinator.publish(guests.LOOP))
-    limits = {"max_instructions": 10**15, "max_execution_seconds": 2}
+    limits = {"max_instructions": 10**15, "max_execution_seconds": 1}
     job = workshop.fakes.https_job(project, b"", **limits)
     workshop.coordinator.queue.append(job)
     for _ in range(500):
@@ -324,7 +326,7 @@ async def test_stopping_a_worker_finishes_the_job_in_hand(workshop: Workshop, gu
 async def test_executors_do_not_outlive_a_worker_that_is_killed(workshop: Workshop) -> None:
     import psutil
 
-    worker = await workshop.start()
+    worker = await workshop.start(executors=2)
     await worker.ready()
     executors = executors_of(worker.process.pid)
     assert len(executors) == 2
