@@ -7,7 +7,7 @@ import hashlib
 
 import py_near_primitives as oracle
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outlayer_near import primitives as p
@@ -161,6 +161,7 @@ oracle_actions = st.one_of(
 )
 
 
+@settings(max_examples=60)
 @given(
     account_ids, account_ids, u64, st.binary(min_size=32, max_size=32), st.lists(oracle_actions, max_size=5)
 )
@@ -178,6 +179,7 @@ def test_signed_transaction_equals_nearcores_bytes(signer, receiver, nonce, bloc
     assert decoded.verify()
 
 
+@settings(max_examples=60)
 @given(account_ids, account_ids, u64, u64, st.lists(oracle_actions, max_size=4))
 def test_delegate_hash_equals_nearcores(sender, receiver, nonce, max_height, pairs):
     ours = p.DelegateAction(
@@ -193,6 +195,7 @@ def test_delegate_hash_equals_nearcores(sender, receiver, nonce, max_height, pai
 # -- round trips and hostile input -----------------------------------------------------------------
 
 
+@settings(max_examples=60)
 @given(signed_transactions)
 def test_transactions_survive_a_round_trip(signed):
     assert p.SignedTransaction.from_bytes(signed.to_bytes()) == signed
@@ -241,6 +244,7 @@ def test_arbitrary_bytes_decode_canonically_or_raise_a_codec_error(data):
     _decode_everything(data)
 
 
+@settings(max_examples=60)
 @given(signed_transactions, st.data())
 def test_damaged_transactions_decode_canonically_or_raise_a_codec_error(signed, data):
     raw = bytearray(signed.to_bytes())
