@@ -45,11 +45,13 @@ class World:
         return result
 
     def refused(self, who: str, method: str, words: str, deposit: int = 0, **args: Any) -> None:
-        """The call fails with these words, and gives every yocto of the deposit back."""
-        before = self.chain.account(MAIN)["storage_usage"]
+        """The call fails with these words, leaves the state as it was, and gives every yocto of the deposit back."""
+        usage, balance = self.chain.account(MAIN)["storage_usage"], self.chain.balance(who)
         result = self.call(who, method, deposit, **args)
         assert words in json.dumps(result.failure), result.failure
-        assert self.chain.account(MAIN)["storage_usage"] == before
+        assert self.chain.account(MAIN)["storage_usage"] == usage
+        if who != MAIN:  # which earns a share of the gas
+            assert balance - self.chain.balance(who) == result.tokens_burnt
 
     def view(self, method: str, **args: Any) -> Any:
         return self.chain.view(MAIN, method, args)

@@ -191,20 +191,6 @@ def direct(world: World, **more: Any) -> int:
     return world.pending()[-1]
 
 
-def test_r6_a_cancelled_request_is_paid_back_whole(world: World) -> None:
-    request_id = direct(world)
-    early = world.chain.call(world.user, MAIN, "cancel_stale_execution", {"request_id": request_id})
-    assert "not yet stale" in json.dumps(early.failure)
-    held = world.chain.balance(MAIN)
-    world.chain.set_time(601)
-    world.chain.produce_block()
-    cancelled = world.chain.call(world.user, MAIN, "cancel_stale_execution", {"request_id": request_id})
-    assert cancelled.failure is None
-    given_back = held - world.chain.balance(MAIN)
-    assert PAYMENT - NEAR // 1000 < given_back <= PAYMENT
-    assert world.pending() == []
-
-
 def test_the_yield_of_a_cancelled_request_does_no_harm(world: World) -> None:
     request_id = direct(world)
     world.chain.set_time(601)
@@ -239,36 +225,6 @@ def test_a_refused_request_returns_the_deposit_to_the_asking_contract(world: Wor
     )
     assert asked.json() is None
     assert world.chain.balance(BOB) >= before + PAYMENT
-
-
-def test_r4_projects_leave_nothing_behind(world: World) -> None:
-    chain = world.chain
-    used = chain.account(MAIN)["storage_usage"]
-    source = {"WasmUrl": {"url": "https://example.test/b.wasm", "hash": "cd" * 32}}
-    other = {"WasmUrl": {"url": "https://example.test/c.wasm", "hash": "ef" * 32}}
-    chain.call(world.user, MAIN, "create_project", {"name": "p", "source": source}, deposit=NEAR)
-    chain.call(
-        world.user,
-        MAIN,
-        "add_version",
-        {"project_name": "p", "source": other, "set_active": True},
-        deposit=NEAR,
-    )
-    assert chain.view(MAIN, "get_version_count", {"project_id": "user.test/p"}) == 2
-    deleted = chain.call(world.user, MAIN, "delete_project", {"project_name": "p"})
-    assert deleted.failure is None
-    assert any("ProjectStorageCleanup" in line for line in deleted.logs)
-    assert chain.account(MAIN)["storage_usage"] == used
-    assert chain.view(MAIN, "get_version", {"project_id": "user.test/p", "version_key": "cd" * 32}) is None
-
-
-def test_r2_a_project_moves_when_its_new_owner_accepts(world: World) -> None:
-    chain = world.chain
-    chain.call(world.alice, MAIN, "transfer_project", {"project_name": "app", "new_owner": "user.test"})
-    assert chain.view(MAIN, "get_project", {"project_id": "alice.test/app"})["owner"] == "alice.test"
-    moved = chain.call(world.user, MAIN, "accept_project", {"project_id": "alice.test/app"})
-    assert moved.json() == "user.test/app"
-    assert chain.view(MAIN, "get_project", {"project_id": "alice.test/app"}) is None
 
 
 def test_gas_of_a_request_stays_within_its_budget(world: World) -> None:

@@ -164,6 +164,7 @@ class Ledger(RuleBasedStateMachine):
     def the_contract_can_pay_what_it_owes(self) -> None:
         owed = sum(request.payment for request in self.requests.values())
         owed += sum(held for held, _ in self.secrets.values())
+        owed += sum(self.project_deposit(project) for project in self.projects)
         account = self.world.chain.account(MAIN)
         assert int(account["amount"]) > 90 * NEAR + owed + self.fees
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from main_world import (
@@ -17,7 +16,6 @@ from main_world import (
     USED,
     World,
     data_id,
-    deployed,
 )
 
 from outlayer_localnet.testing import NEAR
@@ -26,18 +24,6 @@ BOB = "bob.test"
 AMOUNT = 2_000_000
 DONE = {"Success": {"new_encrypted_data": "new"}}
 FAILED = {"Error": {"message": "no such key"}}
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[World]:
-    with deployed() as world:
-        yield world
-
-
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from main_world import BYTE, MAIN, PROJECT, World, deployed, wasm_url
+from main_world import BYTE, MAIN, PROJECT, World, wasm_url
 
 from outlayer_localnet.testing import NEAR
 
@@ -15,18 +14,6 @@ ALICE, BOB, CAROL = "alice.test", "bob.test", "carol.test"
 GITHUB = {"GitHub": {"repo": "github.com/alice/app", "commit": "main", "build_target": None}}
 GITHUB_KEY = "github.com/alice/app@main"
 FIRST, SECOND = "a" * 64, "b" * 64
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[World]:
-    with deployed() as world:
-        yield world
-
-
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
 
 
 def add(world: World, source: Any, *, active: bool = False, deposit: int = NEAR) -> Any:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from main_world import (
     PROJECT,
     USED,
     World,
-    deployed,
     system_events,
     wasm_url,
 )
@@ -28,18 +26,6 @@ from outlayer_near.models import DEFAULT_BUILD_TARGET
 ALICE, BOB, CAROL = "alice.test", "bob.test", "carol.test"
 GITHUB = {"GitHub": {"repo": "github.com/alice/app", "commit": "main"}}
 URL = {"WasmUrl": {"url": "https://example.test/a.wasm", "hash": "ab" * 32}}
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[World]:
-    with deployed() as world:
-        yield world
-
-
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
 
 
 def requested(result: TxResult) -> dict[str, Any]:

@@ -4,11 +4,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from main_world import BYTE, MAIN, PAYMENT_KEY, PROJECT, World, deployed, system_events
+from main_world import BYTE, MAIN, PAYMENT_KEY, PROJECT, World, system_events
 
 from outlayer_localnet.testing import NEAR
 from outlayer_near.models import secrets as models
@@ -29,18 +28,6 @@ CONDITIONS = [
     {"Logic": {"operator": "Or", "conditions": ["AllowAll", {"Not": {"condition": "AllowAll"}}]}},
     {"Not": {"condition": {"Whitelist": {"accounts": ["bad.near"]}}}},
 ]
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[World]:
-    with deployed() as world:
-        yield world
-
-
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
 
 
 def price(accessor: Any, profile: str, owner: str, text: str, access: Any) -> int:

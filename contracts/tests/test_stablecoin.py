@@ -4,27 +4,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
-from main_world import MAIN, MINTED, TOKEN, USERS, World, deployed
+from main_world import MAIN, MINTED, TOKEN, USERS, World
 
 from outlayer_localnet.testing import NEAR, TxResult
 
 ALICE, BOB = "alice.test", "bob.test"
 REGISTRATION = 125 * 10**19
-
-
-@pytest.fixture(scope="module")
-def chain() -> Iterator[World]:
-    with deployed() as world:
-        yield world
-
-
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
 
 
 def call(world: World, who: str, method: str, deposit: int = 0, **args: object) -> TxResult:

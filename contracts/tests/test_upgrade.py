@@ -39,12 +39,6 @@ def chain() -> Iterator[World]:
         yield world
 
 
-@pytest.fixture
-def world(chain: World) -> World:
-    chain.chain.restore("deployed")
-    return chain
-
-
 def upgrade(world: World) -> TxResult:
     code = (ARTIFACTS / "outlayer.wasm").read_bytes()
     actions = [DeployContract(code), FunctionCall("migrate", b"{}", 200 * TGAS, 0)]

@@ -95,10 +95,6 @@ class Stage:
         self._succeed(account_id, account_id, [DeployContract(code), *([init] if init else [])])
         return account_id
 
-    def methods(self, artifact: str) -> frozenset[str]:
-        """What an artifact exports."""
-        return frozenset(methods_of((self.folder / f"{artifact}.wasm").read_bytes()))
-
     def upgrade(self, account_id: str, artifact: str) -> None:
         """Deploy an artifact over what an account has; its state stays."""
         code = (self.folder / f"{artifact}.wasm").read_bytes()

@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import wasmtime
 from py_near.account import Account
 
 from outlayer_localnet.testing import NEAR, Localnet, localnet
@@ -379,13 +378,6 @@ async def test_a_large_result_is_delivered_through_state(views, send_as):
     assert (await asyncio.wait_for(asking, 20)).value == large
 
 
-SECRETS = "store_secrets" in {
-    item.name
-    for item in wasmtime.Module(wasmtime.Engine(), (ARTIFACTS / "outlayer.wasm").read_bytes()).exports
-}
-
-
-@pytest.mark.skipif(not SECRETS, reason="the built main contract keeps no secrets yet")
 async def test_r5_a_secret_costs_what_its_bytes_say_and_is_shown_as_it_was_stored(send_as, views):
     accessor = ProjectSecret(project_id="alice.test/echo")
     access = Logic(operator="Or", conditions=(Whitelist(accounts=("bob.test",)), Not(condition=AllowAll())))

@@ -67,10 +67,9 @@ def run(stage: Stage) -> None:
     main_contract(stage)
     projects(stage)
     executions(stage)
-    if "store_secrets" in stage.methods("outlayer"):
-        secrets(stage)
-        payments(stage)
-        stage.call(MAIN, MAIN, on_main.migrate())
+    secrets(stage)
+    payments(stage)
+    stage.call(MAIN, MAIN, on_main.migrate())
     administration(stage)
     stage.view(MAIN, "contract_source_metadata")
 

@@ -24,14 +24,11 @@ def run(stage: Stage) -> None:
     recorded = quotes.load()
     for account in (ALICE, OWNER):
         stage.account(account)
-    has_policies = "propose_policy" in stage.methods("register")
-    if has_policies:
-        upgrade(stage, recorded)
+    upgrade(stage, recorded)
     stage.deploy(REGISTER, "register", on_register.new(OWNER, ALICE, MAIN, root_ca_der=recorded.root_ca_der))
     keys(stage, recorded)
     measurement_sets(stage, recorded)
-    if has_policies:
-        policies(stage, recorded)
+    policies(stage, recorded)
     stage.call(OWNER, REGISTER, on_register.transfer_ownership(ALICE))
 
 
