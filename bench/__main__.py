@@ -14,6 +14,7 @@ from bench.calls import measure_calls
 from bench.gas import measure_gas
 from bench.guests import measure_guests
 from bench.measure import measure_prediction
+from outlayer_cli.errors import CliError
 from outlayer_cli.layout import Stack, default_state
 from outlayer_cli.payment_keys import choose_key
 
@@ -34,7 +35,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, default=default_state())
     options = parser.parse_args()
-    key = choose_key(Stack.load(options.state), None)
+    try:
+        key = choose_key(Stack.load(options.state), None)
+    except CliError as error:
+        parser.error(f"{error}; {error.hint}")
     rows = measure_calls(options.state, key.header)
     for row in rows:
         call, ratio = row["call"], row["rate_ratio_to_baseline"]
