@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 from tools.debroot.cache import cache_home
 from tools.debroot.errors import CorruptInputError, FetchError, InputsMovedError
-from tools.debroot.lockfile import Lock, Package
+from tools.debroot.lockfile import Lock, Package, SourceFile
 from tools.debroot.mirror import SNAPSHOT_VARIABLE, Mirrors, discover
 
 INPUTS_VARIABLE = "OUTLAYER_INPUTS"
@@ -31,7 +31,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where .debs may be found, in this order. A bundle is a folder of <sha256>.deb files."""
+    """Where .debs and source files may be found, in this order. A bundle is a folder of <sha256>.deb files."""
 
     bundles: tuple[Path, ...]
     cache: Path
@@ -50,7 +50,7 @@ def sha256_of(path: Path) -> str:
 
 
 def fetch(lock: Lock, sources: Sources) -> dict[str, Path]:
-    """A verified local file for every package of the lock, by SHA-256.
+    """A verified local file for every package and source file of the lock, by SHA-256.
 
     Errors:
         InputsMovedError: packages that are in no source, each named.
@@ -59,11 +59,12 @@ def fetch(lock: Lock, sources: Sources) -> dict[str, Path]:
     """
     sources.cache.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(PARALLEL) as pool:
-        found = list(pool.map(lambda package: _one(package, lock, sources), lock.packages))
-    missing = [package for package, path in zip(lock.packages, found, strict=True) if path is None]
+        wanted: list[Package | SourceFile] = [*lock.packages, *lock.sources]
+        found = list(pool.map(lambda item: _one(item, lock, sources), wanted))
+    missing = [item for item, path in zip(wanted, found, strict=True) if path is None]
     if missing:
         raise InputsMovedError(_moved(missing, sources), hint=_MOVED_HINT)
-    return {item.sha256: path for item, path in zip(lock.packages, found, strict=True) if path is not None}
+    return {item.sha256: path for item, path in zip(wanted, found, strict=True) if path is not None}
 
 
 _MOVED_HINT = (
@@ -73,14 +74,18 @@ _MOVED_HINT = (
 )
 
 
-def _moved(missing: Sequence[Package], sources: Sources) -> str:
+def _name(item: Package | SourceFile) -> str:
+    return item.package if isinstance(item, Package) else f"{item.source} (source)"
+
+
+def _moved(missing: Sequence[Package | SourceFile], sources: Sources) -> str:
     where = "input bundles, cache" + (", mirror" if sources.mirrors else " (offline: no mirror was asked)")
-    lines = "".join(f"\n  {item.package} {item.version}  sha256:{item.sha256}" for item in missing)
+    lines = "".join(f"\n  {_name(item)} {item.version}  sha256:{item.sha256}" for item in missing)
     return f"{len(missing)} locked packages are in none of: {where}{lines}"
 
 
-def _one(package: Package, lock: Lock, sources: Sources) -> Path | None:
-    name = f"{package.sha256}.deb"
+def _one(package: Package | SourceFile, lock: Lock, sources: Sources) -> Path | None:
+    name = package.local_name
     for bundle in sources.bundles:
         if (bundle / name).is_file():
             return _checked(bundle / name, package)
@@ -96,17 +101,17 @@ def _one(package: Package, lock: Lock, sources: Sources) -> Path | None:
     return None
 
 
-def _checked(path: Path, package: Package) -> Path:
+def _checked(path: Path, package: Package | SourceFile) -> Path:
     digest = sha256_of(path)
     if digest != package.sha256:
         raise CorruptInputError(
-            f"{path} should be {package.package} {package.version} with SHA-256 {package.sha256}, and has {digest}",
+            f"{path} should be {_name(package)} {package.version} with SHA-256 {package.sha256}, and has {digest}",
             hint="the file was changed or damaged; remove it, and find out how it came to be so",
         )
     return path
 
 
-def _download(url: str, package: Package, target: Path) -> bool:
+def _download(url: str, package: Package | SourceFile, target: Path) -> bool:
     """Whether the file is there. It takes its name in the cache only once its hash is right."""
     handle, name = tempfile.mkstemp(prefix=".download-", dir=target.parent)
     os.close(handle)
@@ -157,8 +162,10 @@ def bundle(lock: Lock, sources: Sources, target: Path) -> int:
     """
     target.mkdir(parents=True, exist_ok=True)
     total = 0
+    names = {package.sha256: package.local_name for package in lock.packages}
+    names |= {file.sha256: file.local_name for file in lock.sources}
     for digest, path in fetch(lock, sources).items():
-        copy = target / f"{digest}.deb"
+        copy = target / names[digest]
         if not copy.exists() or sha256_of(copy) != digest:
             shutil.copyfile(path, copy)
         total += copy.stat().st_size

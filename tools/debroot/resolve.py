@@ -14,17 +14,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import cmp_to_key
 from pathlib import Path
 
 from tools.debroot.errors import CommandError, ConfigurationError, LockError, SignatureError
-from tools.debroot.lockfile import Lock, Package, Request, has_upstream_version, ordered
+from tools.debroot.lockfile import Lock, Package, Request, SourceFile, has_upstream_version, ordered
 from tools.debroot.mirror import Mirrors, acquire_options
 from tools.debroot.process import run
+from tools.debroot.versions import compare
 
 KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
 )
+# a field of deb822 with its continuation lines
+_FIELD = re.compile(r"^([A-Za-z0-9-]+): ?(.*(?:\n[ \t].*)*)", re.MULTILINE)
 _PRINTED = re.compile(r"^'[^']+' ([^ ]+)_([^_ ]+)_([^_ ]+)\.deb [0-9]+ ", re.MULTILINE)
 
 
@@ -40,11 +44,12 @@ def default_keyring() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """A signed index of one suite, checked: its date and its packages by name, version and architecture."""
+    """A signed index of one suite, checked: its date, its packages by name, version and architecture, its sources."""
 
     suite: str
     date: str
     packages: dict[tuple[str, str, str], Package]
+    sources: tuple[SourceFile, ...] = ()
 
 
 def resolve(request: Request, mirrors: Mirrors, keyring: Path) -> Lock:
@@ -62,12 +67,16 @@ def resolve(request: Request, mirrors: Mirrors, keyring: Path) -> Lock:
         run(["apt-get", "update", "--error-on=any"], environment=environment, what="apt-get update")
         indexes = [_index(root, suite, request, mirrors, keyring) for suite in request.suites]
         words = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "-qq"]
-        printed = run([*words, *request.packages], environment=environment, what="resolving the packages")
+        # with an empty machine, all that is essential is installed as a matter of course, if it is named
+        essential = ["?essential"] if request.essential else []
+        printed = run([*words, *essential, *request.packages], environment=environment, what="resolving the packages")
     chosen = [
         _locate(name, version.replace("%3a", ":"), architecture, indexes)
         for name, version, architecture in _PRINTED.findall(printed)
     ]
-    lock = Lock(request, {index.suite: index.date for index in indexes}, ordered(chosen))
+    files = [file for name in request.sources for file in _newest_source(name, indexes)]
+    dates = {index.suite: index.date for index in indexes}
+    lock = Lock(request, dates, ordered(chosen), ordered(files))
     for name, wanted in request.require_versions.items():
         if not has_upstream_version(lock.version_of(name), wanted):
             raise LockError(
@@ -83,11 +92,19 @@ def _private_apt(root: Path, request: Request, mirrors: Mirrors, keyring: Path) 
         (root / name).mkdir(parents=True)
     (root / "status").touch()
     components = " ".join(request.components)
+    kinds = [f"deb [arch={request.architecture} signed-by={keyring}]"]
+    if request.sources:
+        kinds.append(f"deb-src [signed-by={keyring}]")
     sources = "".join(
-        f"deb [arch={request.architecture} signed-by={keyring}] {mirrors.base(suite)} {suite} {components}\n"
-        for suite in request.suites
+        f"{kind} {mirrors.base(suite)} {suite} {components}\n" for suite in request.suites for kind in kinds
     )
     (root / "etc/apt/sources.list").write_text(sources)
+    (root / "etc/apt/preferences.d/suite-of").write_text(
+        "".join(
+            f"Package: {name}\nPin: release n={suite}\nPin-Priority: 990\n\n"
+            for name, suite in sorted(request.suite_of.items())
+        )
+    )
     options = {
         **acquire_options(),
         "Dir::Etc": str(root / "etc/apt"),
@@ -103,6 +120,7 @@ def _private_apt(root: Path, request: Request, mirrors: Mirrors, keyring: Path) 
         "Acquire::Check-Valid-Until": "true",
         "Acquire::AllowInsecureRepositories": "false",
         "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+        "Acquire::IndexTargets::deb-src::Contents-dsc::DefaultEnabled": "false",
     }
     configuration = root / "apt.conf"
     configuration.write_text("".join(f'{name} "{value}";\n' for name, value in options.items()))
@@ -114,16 +132,22 @@ def _index(root: Path, suite: str, request: Request, mirrors: Mirrors, keyring: 
     stem = re.sub(r"^[a-z+]+://", "", f"{mirrors.base(suite)}/dists/{suite}").lstrip("/")
     stem = stem.replace("_", "%5f").replace("/", "_")
     release = _verified(lists / f"{stem}_InRelease", keyring)
-    packages: dict[tuple[str, str, str], Package] = {}
-    for component in request.components:
-        name = f"{component}/binary-{request.architecture}/Packages"
+
+    def checked(name: str) -> str:
         kept = lists / f"{stem}_{name.replace('/', '_')}"
         # apt keeps no empty index; that this one is empty must then be what was signed
         data = kept.read_bytes() if kept.is_file() else b""
         check_index(release, name, data, suite)
-        for package in parse_index(data.decode(), suite):
+        return data.decode()
+
+    packages: dict[tuple[str, str, str], Package] = {}
+    sources: list[SourceFile] = []
+    for component in request.components:
+        for package in parse_index(checked(f"{component}/binary-{request.architecture}/Packages"), suite):
             packages[(package.package, package.version, package.architecture)] = package
-    return Index(suite, _date(release), packages)
+        if request.sources:
+            sources += parse_sources(checked(f"{component}/source/Sources"), suite, set(request.sources))
+    return Index(suite, _date(release), packages, tuple(sources))
 
 
 def _verified(path: Path, keyring: Path) -> str:
@@ -190,6 +214,34 @@ def parse_index(text: str, suite: str) -> Iterator[Package]:
             raise LockError(
                 f"{suite}: the index entry of {fields['Package']} lacks or garbles {error}"
             ) from error
+
+
+def parse_sources(text: str, suite: str, wanted: set[str]) -> Iterator[SourceFile]:
+    """The files of the wanted source packages in a Sources file; signatures of tarballs are left out."""
+    for paragraph in text.split("\n\n"):
+        fields = dict(_FIELD.findall(paragraph))
+        if fields.get("Package") not in wanted:
+            continue
+        try:
+            folder, version = fields["Directory"], fields["Version"]
+            for line in fields["Checksums-Sha256"].split("\n")[1:]:
+                digest, size, name = line.split()
+                if not name.endswith(".asc"):
+                    yield SourceFile(fields["Package"], version, f"{folder}/{name}", int(size), digest, suite)
+        except (KeyError, ValueError) as error:
+            raise LockError(
+                f"{suite}: the index entry of source {fields['Package']} lacks or garbles {error}"
+            ) from error
+
+
+def _newest_source(name: str, indexes: list[Index]) -> list[SourceFile]:
+    files = [file for index in indexes for file in index.sources if file.source == name]
+    if not files:
+        raise LockError(f"no verified index holds a source package {name}")
+    newest = max((file.version for file in files), key=cmp_to_key(compare))
+    found = [file for file in files if file.version == newest]
+    suite = max(found, key=lambda file: file.from_security).suite
+    return [file for file in found if file.suite == suite]
 
 
 def _locate(name: str, version: str, architecture: str, indexes: list[Index]) -> Package:
