@@ -32,9 +32,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+", re.ASCII)
 _VERSION = re.compile(r"(?:[0-9]+:)?[0-9A-Za-z][0-9A-Za-z.+~-]*", re.ASCII)
 _WORD = re.compile(r"[a-z0-9][a-z0-9-]*", re.ASCII)
 _FILENAME = re.compile(r"pool(?:/[A-Za-z0-9][A-Za-z0-9+._~%:-]*)+\.deb", re.ASCII)
-_SOURCE_FILENAME = re.compile(
-    r"pool(?:/[A-Za-z0-9][A-Za-z0-9+._~%:-]*)+\.(?:dsc|tar\.(?:gz|bz2|xz))", re.ASCII
-)
+_SOURCE_FILENAME = re.compile(r"pool(?:/[A-Za-z0-9][A-Za-z0-9+._~%:-]*)+\.tar\.(?:gz|bz2|xz)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z", re.ASCII)
 
@@ -67,7 +65,7 @@ class Package:
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """One file of a source package: its .dsc, an upstream tarball, Debian's changes."""
+    """One file of a source package: an upstream tarball or Debian's changes."""
 
     source: str
     version: str

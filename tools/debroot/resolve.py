@@ -69,7 +69,9 @@ def resolve(request: Request, mirrors: Mirrors, keyring: Path) -> Lock:
         words = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "-qq"]
         # with an empty machine, all that is essential is installed as a matter of course, if it is named
         essential = ["?essential"] if request.essential else []
-        printed = run([*words, *essential, *request.packages], environment=environment, what="resolving the packages")
+        printed = run(
+            [*words, *essential, *request.packages], environment=environment, what="resolving the packages"
+        )
     chosen = [
         _locate(name, version.replace("%3a", ":"), architecture, indexes)
         for name, version, architecture in _PRINTED.findall(printed)
@@ -217,7 +219,10 @@ def parse_index(text: str, suite: str) -> Iterator[Package]:
 
 
 def parse_sources(text: str, suite: str, wanted: set[str]) -> Iterator[SourceFile]:
-    """The files of the wanted source packages in a Sources file; signatures of tarballs are left out."""
+    """The tarballs of the wanted source packages in a Sources file.
+
+    Signatures and the .dsc are left out: the signed index says the same, and not every mirror has them.
+    """
     for paragraph in text.split("\n\n"):
         fields = dict(_FIELD.findall(paragraph))
         if fields.get("Package") not in wanted:
@@ -226,7 +231,7 @@ def parse_sources(text: str, suite: str, wanted: set[str]) -> Iterator[SourceFil
             folder, version = fields["Directory"], fields["Version"]
             for line in fields["Checksums-Sha256"].split("\n")[1:]:
                 digest, size, name = line.split()
-                if not name.endswith(".asc"):
+                if not name.endswith((".asc", ".dsc")):
                     yield SourceFile(fields["Package"], version, f"{folder}/{name}", int(size), digest, suite)
         except (KeyError, ValueError) as error:
             raise LockError(
