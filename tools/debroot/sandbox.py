@@ -25,7 +25,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "USER": "root",
     "LOGNAME": "root",
 }
-_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Build the artifacts of a role: a unified kernel image and an OCI image, from one tree.
+
+The bytes are a function of the locks, images/, the services' sources and the tool code. What could differ from
+machine to machine is fixed by the sandbox (paths, user, umask, clock, locale, network) and by mkosi's seed and time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.debroot.cache import cache_home
+from tools.debroot.errors import ConfigurationError
+from tools.debroot.lockfile import Lock
+from tools.debroot.sandbox import Bind, run_inside
+from tools.imagebuild.oci import Process, commands, write_layout
+from tools.imagebuild.stage import stage_archive, stage_code, stage_definition
+
+CERTIFICATES = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "PATH": "/usr/sbin:/usr/bin"}
+PROCESSES: Mapping[str, Process] = {
+    "worker": Process(
+        commands(["/usr/bin/python3", "-I", "-m", "outlayer_worker"]),
+        {**CERTIFICATES, "OUTLAYER_ROLE": "worker"},
+        ("8091/tcp",),
+    ),
+    "coordinator": Process(
+        commands(["/usr/bin/python3", "-I", "-m", "outlayer_coordinator"]),
+        {**CERTIFICATES, "OUTLAYER_ROLE": "coordinator"},
+        ("8080/tcp",),
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """All that the bytes of a role depend on, as verified files."""
+
+    role: str
+    tool_root: Path
+    lock: Lock
+    debs: Mapping[str, Path]
+    wheels: tuple[Path, ...]
+    epoch: int
+    development: bool = False
+
+
+def build(repository: Path, inputs: Inputs, out: Path) -> None:
+    """Write <role>.efi, <role>.oci/ and <role>.owners.json into `out`.
+
+    Errors:
+        ConfigurationError: not run as root.
+        SandboxUnavailableError, CommandError: see run_inside.
+    """
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "images are built as root: the files in them belong to several users",
+            hint="sudo make images, or run it in a container or VM of your own",
+        )
+    scratch_home = cache_home() / "scratch"
+    scratch_home.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0o022)
+    try:
+        with tempfile.TemporaryDirectory(prefix="image-", dir=scratch_home) as folder:
+            _build(repository, inputs, Path(folder), out)
+    finally:
+        os.umask(umask)
+
+
+def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
+    staged = scratch / "build"
+    for name in ("build", "made", "work", "var"):
+        (scratch / name).mkdir()
+    stage_definition(repository, staged / "images")
+    stage_archive(inputs.tool_root, inputs.lock, inputs.debs, staged / "repository")
+    stage_code(
+        repository,
+        inputs.role,
+        inputs.wheels,
+        inputs.epoch,
+        staged / "code",
+        development=inputs.development,
+    )
+    made = scratch / "made"
+    _mkosi(inputs, staged, scratch, made)
+    layer = made / "layer.tar"
+    uncompressed = _sha256(layer)
+    run_inside(
+        inputs.tool_root,
+        ["gzip", "--no-name", "--best", "/out/layer.tar"],
+        binds=[Bind(made, "/out", writable=True)],
+        what="packing the OCI layer",
+    )
+    role = inputs.role
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(made / f"{role}.efi", out / f"{role}.efi")
+    shutil.copyfile(made / "owners.json", out / f"{role}.owners.json")
+    layout = out / f"{role}.oci"
+    shutil.rmtree(layout, ignore_errors=True)
+    labels = {
+        "org.opencontainers.image.title": f"outlayer-{role}",
+        "org.opencontainers.image.licenses": "MIT AND LicenseRef-see-SBOM",
+        "org.outlayer.variant": "development" if inputs.development else "production",
+    }
+    write_layout(made / "layer.tar.gz", uncompressed, PROCESSES[role], labels, inputs.epoch, layout)
+
+
+def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
+    words = ["mkosi", "--directory", "/build/images", "--profile", inputs.role, "--output", inputs.role]
+    words += ["--source-date-epoch", str(inputs.epoch), "--extra-tree", "/build/code"]
+    words += ["--image-id", f"outlayer-{inputs.role}"]
+    for package in inputs.lock.request.packages:
+        words += ["--package", package]
+    print(f"building the image of {inputs.role}", file=sys.stderr, flush=True)
+    run_inside(
+        inputs.tool_root,
+        [*words, "--force", "build"],
+        binds=[
+            Bind(staged, "/build"),
+            Bind(made, "/out", writable=True),
+            Bind(scratch / "work", "/target", writable=True),
+            Bind(scratch / "var", "/var/tmp", writable=True),  # noqa: S108 (inside the root)
+        ],
+        cwd="/build/images",
+        what=f"building the image of {inputs.role}",
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
