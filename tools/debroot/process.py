@@ -48,7 +48,8 @@ def run(
     Errors:
         CommandError: it ended with another code than 0; the message holds the end of what it said.
     """
-    command = [find(str(words[0])), *(str(word) for word in words[1:])]
+    first = str(words[0])
+    command = [first if "/" in first else find(first), *(str(word) for word in words[1:])]
     clean = {"PATH": PATH, "LC_ALL": "C", "HOME": os.environ.get("HOME", "/"), **(environment or {})}
     done = subprocess.run(command, env=clean, cwd=cwd, capture_output=True, text=True, check=False)
     if done.returncode != 0:
