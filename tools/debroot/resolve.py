@@ -117,6 +117,8 @@ def _private_apt(root: Path, request: Request, mirrors: Mirrors, keyring: Path) 
         "APT::Architecture": request.architecture,
         "APT::Architectures": request.architecture,
         "APT::Sandbox::User": "root",
+        # apt counts itself as essential; a machine without a package manager needs none
+        "pkgCacheGen::ForceEssential": ",",
         "Acquire::Languages": "none",
         "Acquire::GzipIndexes": "false",
         "Acquire::Check-Valid-Until": "true",

@@ -46,9 +46,20 @@ class Inputs:
     tool_root: Path
     lock: Lock
     debs: Mapping[str, Path]
-    wheels: tuple[Path, ...]
+    wheels: tuple[tuple[str, Path], ...]
     epoch: int
     development: bool = False
+
+
+def require_root() -> None:
+    """Errors:
+    ConfigurationError: this is another user.
+    """
+    if os.geteuid() != 0:
+        raise ConfigurationError(
+            "images are built as root: the files in them belong to several users",
+            hint="sudo make images, or run it in a container or VM of your own",
+        )
 
 
 def build(repository: Path, inputs: Inputs, out: Path) -> None:
@@ -58,11 +69,7 @@ def build(repository: Path, inputs: Inputs, out: Path) -> None:
         ConfigurationError: not run as root.
         SandboxUnavailableError, CommandError: see run_inside.
     """
-    if os.geteuid() != 0:
-        raise ConfigurationError(
-            "images are built as root: the files in them belong to several users",
-            hint="sudo make images, or run it in a container or VM of your own",
-        )
+    require_root()
     scratch_home = cache_home() / "scratch"
     scratch_home.mkdir(parents=True, exist_ok=True)
     umask = os.umask(0o022)
@@ -125,7 +132,7 @@ def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
             Bind(staged, "/build"),
             Bind(made, "/out", writable=True),
             Bind(scratch / "work", "/target", writable=True),
-            Bind(scratch / "var", "/var/tmp", writable=True),  # noqa: S108 (inside the root)
+            Bind(scratch / "var", "/var/tmp", writable=True),
         ],
         cwd="/build/images",
         what=f"building the image of {inputs.role}",

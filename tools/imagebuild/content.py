@@ -27,6 +27,7 @@ class Content:
         units: names of unit files that stay.
         left_out_of_python: below usr/lib/python3.13, what goes although that folder stays.
         loaded_by_name: libraries that a program loads without saying so in its header.
+        accounts: users and groups that stay; nobody has a shell.
         oci_left_out, uki_left_out: paths of the tree that one of the two artifacts does not get.
     """
 
@@ -34,6 +35,7 @@ class Content:
     units: tuple[str, ...]
     left_out_of_python: tuple[str, ...]
     loaded_by_name: tuple[str, ...]
+    accounts: tuple[str, ...]
     oci_left_out: tuple[str, ...]
     uki_left_out: tuple[str, ...]
 

@@ -27,7 +27,12 @@ class Process:
 
 
 def write_layout(
-    layer: Path, uncompressed_sha256: str, process: Process, labels: Mapping[str, str], epoch: int, target: Path
+    layer: Path,
+    uncompressed_sha256: str,
+    process: Process,
+    labels: Mapping[str, str],
+    epoch: int,
+    target: Path,
 ) -> str:
     """Write the layout into a new folder; returns the manifest's digest, "sha256:…", by which the image is pulled."""
     blobs = target / "blobs/sha256"
@@ -87,4 +92,14 @@ def _file_digest(path: Path) -> tuple[str, int]:
 
 def commands(words: Sequence[str]) -> tuple[str, ...]:
     """An entrypoint under an init that reaps children and passes signals on."""
-    return ("/usr/bin/tini", "--", "/usr/bin/python3", "-I", "-m", "outlayer_attestation.vm", "run", "--", *words)
+    return (
+        "/usr/bin/tini",
+        "--",
+        "/usr/bin/python3",
+        "-I",
+        "-m",
+        "outlayer_attestation.vm",
+        "run",
+        "--",
+        *words,
+    )

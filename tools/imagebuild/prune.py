@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -33,12 +34,17 @@ def prune(root: Path, content: Content) -> None:
     wanted = _wanted(root, libraries, content)
     missing = wanted - {path.name for path in libraries} - _interpreters(root)
     if missing:
-        raise ContentError(f"the image lacks shared libraries that its programs need: {sorted(missing)}")
+        askers = [str(path) for path in _entries(root) if missing & set(_needed(root / path))]
+        raise ContentError(
+            f"the image lacks the libraries {sorted(missing)}, which these need: {sorted(askers)}"
+        )
     kept = {path for path in libraries if path.name in wanted}
     kept |= {path.parent / (root / path).readlink() for path in kept if (root / path).is_symlink()}
     for path in libraries - kept:
         (root / path).unlink()
     _remove_dangling(root)
+    _restrict_accounts(root, content)
+    _remove_set_id(root)
     _remove_empty(root, content)
 
 
@@ -80,7 +86,9 @@ def _libraries(root: Path) -> set[PurePosixPath]:
 
 
 def _interpreters(root: Path) -> set[str]:
-    return {path.name for folder in ("usr/lib64", str(LIBRARIES)) for path in (root / folder).glob("ld-linux*")}
+    return {
+        path.name for folder in ("usr/lib64", str(LIBRARIES)) for path in (root / folder).glob("ld-linux*")
+    }
 
 
 def _wanted(root: Path, libraries: set[PurePosixPath], content: Content) -> set[str]:
@@ -88,12 +96,14 @@ def _wanted(root: Path, libraries: set[PurePosixPath], content: Content) -> set[
     asked = {path.name: _needed(root / path) for path in libraries if (root / path).is_file()}
     asked |= {path.name: _needed(root / path) for path in _private_libraries(root)}
     named = {
-        name for name in asked if any(fnmatch.fnmatchcase(name, pattern) for pattern in content.loaded_by_name)
+        name
+        for name in asked
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in content.loaded_by_name)
     }
     roots = list(named)
     private = {path.name for path in _private_libraries(root)}
     for path in _entries(root):
-        if path not in libraries and (root / path).is_file() and not (root / path).is_symlink():
+        if path not in libraries:
             roots += _needed(root / path)
     return closure(roots, asked) - private
 
@@ -108,11 +118,31 @@ def _private_libraries(root: Path) -> list[PurePosixPath]:
 
 
 def _needed(path: Path) -> list[str]:
+    if path.is_symlink() or not path.is_file():
+        return []
     with path.open("rb") as handle:
         if handle.read(len(MAGIC)) != MAGIC:
             return []
         handle.seek(0)
         return needed(handle.read())
+
+
+def _restrict_accounts(root: Path, content: Content) -> None:
+    """Drop accounts that nothing runs as; those that stay get no shell."""
+    for name in ("passwd", "shadow", "group", "gshadow"):
+        path = root / "etc" / name
+        lines = [line for line in path.read_text().splitlines() if line.partition(":")[0] in content.accounts]
+        if name == "passwd":
+            lines = [f"{line.rpartition(':')[0]}:/usr/sbin/nologin" for line in lines]
+        path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _remove_set_id(root: Path) -> None:
+    for path in _entries(root):
+        full = root / path
+        mode = full.lstat().st_mode
+        if not full.is_symlink() and mode & (stat.S_ISUID | stat.S_ISGID):
+            full.chmod(stat.S_IMODE(mode) & ~(stat.S_ISUID | stat.S_ISGID))
 
 
 def _remove_dangling(root: Path) -> None:

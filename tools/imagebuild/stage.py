@@ -63,17 +63,25 @@ def stage_archive(root: Path, lock: Lock, files: Mapping[str, Path], target: Pat
     for package in lock.packages:
         copy = target / "pool" / PurePosixPath(package.filename).name
         shutil.copyfile(files[package.sha256], copy)
-    run_inside(root, ["sh", "-c", _INDEX], binds=[Bind(target, "/out", writable=True)], what="indexing the packages")
+    run_inside(
+        root, ["sh", "-c", _INDEX], binds=[Bind(target, "/out", writable=True)], what="indexing the packages"
+    )
 
 
 def stage_code(
-    repository: Path, role: str, wheels: Iterable[Path], epoch: int, target: Path, *, development: bool = False
+    repository: Path,
+    role: str,
+    wheels: Iterable[tuple[str, Path]],
+    epoch: int,
+    target: Path,
+    *,
+    development: bool = False,
 ) -> None:
     """Wheels and the role's own packages, unpacked into one folder, and the image's description of itself."""
     site = target / SITE
     site.mkdir(parents=True)
-    for wheel in wheels:
-        _unpack(wheel, site)
+    for name, wheel in wheels:
+        _unpack(name, wheel, site)
     for name in PACKAGES[role]:
         source = repository / "services" / name / "src"
         _copy(source, source_files(source), site)
@@ -87,23 +95,23 @@ def stage_code(
     _normalise(target)
 
 
-def _unpack(wheel: Path, site: Path) -> None:
+def _unpack(wheel: str, file: Path, site: Path) -> None:
     """The importable part of a wheel (the binary distribution format, PyPA): scripts and headers are left out."""
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(file) as archive:
         for name in sorted(archive.namelist()):
             path = _place(PurePosixPath(name), wheel)
             if name.endswith("/") or path is None:
                 continue
             target = site / path
             if target.exists():
-                raise WheelError(f"{wheel.name}: {name} is in another wheel, too")
+                raise WheelError(f"{wheel}: {name} is in another wheel, too")
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(archive.read(name))
 
 
-def _place(path: PurePosixPath, wheel: Path) -> PurePosixPath | None:
+def _place(path: PurePosixPath, wheel: str) -> PurePosixPath | None:
     if path.is_absolute() or ".." in path.parts:
-        raise WheelError(f"{wheel.name} holds a file outside of its folder: {path}")
+        raise WheelError(f"{wheel} holds a file outside of its folder: {path}")
     if path.parts[0].endswith(".data"):
         if len(path.parts) > 2 and path.parts[1] in ("purelib", "platlib"):
             return PurePosixPath(*path.parts[2:])

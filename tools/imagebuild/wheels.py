@@ -64,7 +64,11 @@ def parse_wheels(text: str) -> tuple[Wheel, ...]:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise WheelError(f"the lock of wheels is not JSON: {error}", hint=_HINT) from error
-    if not isinstance(document, dict) or set(document) != {"format", "wheels"} or document["format"] != FORMAT:
+    if (
+        not isinstance(document, dict)
+        or set(document) != {"format", "wheels"}
+        or document["format"] != FORMAT
+    ):
         raise WheelError(f"a lock of wheels has the fields format (= {FORMAT}) and wheels", hint=_HINT)
     if not isinstance(document["wheels"], list):
         raise WheelError("wheels is not a list", hint=_HINT)
@@ -108,7 +112,11 @@ def fetch_wheels(wheels: Sequence[Wheel], sources: Sources) -> dict[str, Path]:
     missing = []
     for wheel in wheels:
         path = next(
-            (folder / wheel.local_name for folder in (*sources.bundles, cache) if (folder / wheel.local_name).is_file()),
+            (
+                folder / wheel.local_name
+                for folder in (*sources.bundles, cache)
+                if (folder / wheel.local_name).is_file()
+            ),
             None,
         )
         if path is None:

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: MIT
+"""`python -m tools.imagebuild build|lock|stale …`: build images in the locked tool root, refresh the locks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools.debroot.__main__ import NOT_PINNED, prepare, read_lock, report
+from tools.debroot.errors import DebrootError, InputsMovedError
+from tools.debroot.fetch import Sources, fetch
+from tools.debroot.lockfile import Lock
+from tools.debroot.resolve import default_keyring, resolve
+from tools.debroot.sandbox import require_namespaces
+from tools.imagebuild.build import Inputs, build, require_root
+from tools.imagebuild.firmware import build_firmware
+from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, refresh_all, wheels_path
+from tools.imagebuild.manifest import MANIFEST, is_current, manifest
+from tools.imagebuild.stage import PACKAGES
+from tools.imagebuild.wheels import fetch_wheels, parse_wheels
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ROLES = sorted(PACKAGES)
+
+
+def gather(repository: Path, role: str, sources: Sources, *, allow_current: bool) -> Inputs:
+    """Every input of a role, verified.
+
+    Errors:
+        InputsMovedError: one is nowhere, and current ones were not allowed.
+    """
+    tools = prepare(repository / TOOLS, sources, allow_current=allow_current)
+    lock = _available(read_lock(repository / lock_path(role)), sources, allow_current=allow_current)
+    wheels = parse_wheels((repository / wheels_path(role)).read_text())
+    found = fetch_wheels(wheels, sources)
+    return Inputs(
+        role=role,
+        tool_root=tools.root,
+        lock=lock,
+        debs=fetch(lock, sources),
+        wheels=tuple((wheel.filename, found[wheel.sha256]) for wheel in wheels),
+        epoch=epoch_of(lock),
+    )
+
+
+def _available(lock: Lock, sources: Sources, *, allow_current: bool) -> Lock:
+    """The lock, or one of what the archive has now, said loudly."""
+    try:
+        fetch(lock, sources)
+    except InputsMovedError as error:
+        if not allow_current or sources.mirrors is None:
+            raise
+        print(f"{error}\n{NOT_PINNED}", file=sys.stderr)
+        return resolve(lock.request, sources.mirrors, default_keyring())
+    return lock
+
+
+def make(role: str, options: argparse.Namespace) -> None:
+    """Build a role, unless nothing changed since the last build."""
+    out: Path = options.out / role
+    inputs = manifest(REPOSITORY, role)
+    if is_current(out, inputs) and not options.force:
+        print(f"{role}: nothing changed")
+        return
+    require_root()
+    require_namespaces()
+    sources = Sources.of_this_machine(options.bundle, offline=options.offline)
+    build(REPOSITORY, gather(REPOSITORY, role, sources, allow_current=options.allow_current), out)
+    (out / MANIFEST).write_text(inputs)
+
+
+def make_firmware(options: argparse.Namespace) -> None:
+    """The firmware for all roles, from the cache if it was built before."""
+    sources = Sources.of_this_machine(options.bundle, offline=options.offline)
+    tools = prepare(REPOSITORY / TOOLS, sources, allow_current=options.allow_current)
+    files = fetch(tools.lock, sources)
+    named = {file.filename.rpartition("/")[2]: files[file.sha256] for file in tools.lock.sources}
+    print(build_firmware(tools.root, named, options.out / "firmware"))
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tools.imagebuild", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("build", "build roles"), ("firmware", "build the TDX firmware")):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("--out", type=Path, default=REPOSITORY / ".build/images")
+        command.add_argument(
+            "--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash"
+        )
+        command.add_argument("--offline", action="store_true", help="ask no mirror")
+        command.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
+        if name == "build":
+            command.add_argument("roles", nargs="+", choices=ROLES)
+            command.add_argument("--force", action="store_true", help="build also when nothing changed")
+    lock = commands.add_parser(
+        "lock", help="resolve all locks again from the signed indexes; show what changed"
+    )
+    lock.add_argument("--uv", type=Path, required=True, help="the uv that resolves the wheels")
+    lock.add_argument("--dry-run", action="store_true", help="show the changes, write nothing")
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    options = _arguments(words)
+    try:
+        if options.command == "lock":
+            refresh_all(REPOSITORY, ROLES, options.uv.absolute(), dry_run=options.dry_run)
+        elif options.command == "firmware":
+            make_firmware(options)
+        else:
+            for role in options.roles:
+                make(role, options)
+    except DebrootError as error:
+        report(error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
