@@ -20,22 +20,13 @@ from tools.debroot.cache import cache_home
 from tools.debroot.errors import ConfigurationError
 from tools.debroot.lockfile import Lock
 from tools.debroot.sandbox import Bind, run_inside
-from tools.imagebuild.oci import Process, commands, write_layout
+from tools.imagebuild.oci import Process, write_layout
 from tools.imagebuild.stage import stage_archive, stage_code, stage_definition
 
-CERTIFICATES = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "PATH": "/usr/sbin:/usr/bin"}
-PROCESSES: Mapping[str, Process] = {
-    "worker": Process(
-        commands(["/usr/bin/python3", "-I", "-m", "outlayer_worker"]),
-        {**CERTIFICATES, "OUTLAYER_ROLE": "worker"},
-        ("8091/tcp",),
-    ),
-    "coordinator": Process(
-        commands(["/usr/bin/python3", "-I", "-m", "outlayer_coordinator"]),
-        {**CERTIFICATES, "OUTLAYER_ROLE": "coordinator"},
-        ("8080/tcp",),
-    ),
-}
+_ENVIRONMENT = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "PATH": "/usr/sbin:/usr/bin"}
+# tini reaps children and passes signals on; the agent reads the role from the image and becomes its service
+_ENTRYPOINT = ("/usr/bin/tini", "--", "/usr/bin/python3", "-I", "-m", "outlayer_attestation.vm", "run")
+PORTS: Mapping[str, tuple[str, ...]] = {"worker": ("8090/tcp",), "coordinator": ("8080/tcp", "8090/tcp")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +106,8 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
         "org.opencontainers.image.licenses": "MIT AND LicenseRef-see-SBOM",
         "org.outlayer.variant": "development" if inputs.development else "production",
     }
-    write_layout(made / "layer.tar.gz", uncompressed, PROCESSES[role], labels, inputs.epoch, layout)
+    process = Process(_ENTRYPOINT, _ENVIRONMENT, PORTS[role])
+    write_layout(made / "layer.tar.gz", uncompressed, process, labels, inputs.epoch, layout)
 
 
 def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:

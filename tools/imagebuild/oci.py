@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,18 +88,3 @@ def _descriptor(media_type: str, digest: str, size: int) -> dict[str, object]:
 def _file_digest(path: Path) -> tuple[str, int]:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest(), path.stat().st_size
-
-
-def commands(words: Sequence[str]) -> tuple[str, ...]:
-    """An entrypoint under an init that reaps children and passes signals on."""
-    return (
-        "/usr/bin/tini",
-        "--",
-        "/usr/bin/python3",
-        "-I",
-        "-m",
-        "outlayer_attestation.vm",
-        "run",
-        "--",
-        *words,
-    )

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 
 from outlayer_attestation import quote as layout
 from outlayer_attestation import testing
+from outlayer_attestation.agent_http import MAX_BODY
 from outlayer_attestation.appraisal import appraise, collateral_window
 from outlayer_attestation.checks import Outcome
 from outlayer_attestation.collateral import Collateral
@@ -34,7 +35,7 @@ from outlayer_attestation.dstack import GuestAgent
 from outlayer_attestation.errors import GuestAgentError, PlatformError
 from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform import __main__ as command
-from outlayer_attestation.platform.agent import MAX_BODY, Guest, start_agent
+from outlayer_attestation.platform.agent import Guest, start_agent
 from outlayer_attestation.platform.machine import SoftwarePlatform
 
 # --- state folder ---

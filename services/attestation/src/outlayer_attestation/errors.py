@@ -66,3 +66,7 @@ class ShapeError(AttestationError):
 
 class MetadataError(AttestationError):
     """Published image metadata that is not of a known format, or contradicts itself."""
+
+
+class VmError(AttestationError):
+    """A VM that must not serve: its configuration, secrets, clock or registers are not as they have to be."""

@@ -13,6 +13,9 @@ from typing import Any
 
 import asyncpg
 
+from outlayer_coordinator.config import text_or_file
+from outlayer_coordinator.errors import ConfigError
+
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 Command = Callable[["asyncpg.Connection[Any]", argparse.Namespace], Awaitable[str]]
@@ -133,9 +136,10 @@ async def _run(url: str, options: argparse.Namespace) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 done, 1 the database refused, 3 without DATABASE_URL (argparse exits with 2 for usage)."""
     options = parser().parse_args(arguments)
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        sys.stderr.write("DATABASE_URL is not set\n")
+    try:
+        url = text_or_file(os.environ, "DATABASE_URL")
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n  hint: {error.hint}\n")
         return 3
     try:
         sys.stdout.write(asyncio.run(_run(url, options)) + "\n")

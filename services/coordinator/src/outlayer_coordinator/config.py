@@ -79,8 +79,8 @@ class Settings:
         if len(admin_token) < 16:
             raise ConfigError(f"{token_file} holds no token of 16 characters or more")
         return cls(
-            database_url=read.text("DATABASE_URL"),
-            redis_url=read.text("REDIS_URL"),
+            database_url=text_or_file(env, "DATABASE_URL"),
+            redis_url=text_or_file(env, "REDIS_URL"),
             near_rpc_url=read.text("NEAR_RPC_URL"),
             block_feed_url=env.get("NEAR_BLOCK_FEED_URL") or None,
             near_network_id=read.text("NEAR_NETWORK_ID"),
@@ -105,6 +105,27 @@ class Settings:
             default_compute_limit=read.positive("DEFAULT_COMPUTE_LIMIT", 10_000),
             min_compute_limit=read.positive("MIN_COMPUTE_LIMIT", 1_000),
         )
+
+
+def text_or_file(env: Mapping[str, str], name: str) -> str:
+    """A variable, or the content of the file that ``<name>_FILE`` names: it may hold a password.
+
+    Raises:
+        ConfigError: neither is set, both are, or the file cannot be read.
+    """
+    value, file = env.get(name, ""), env.get(f"{name}_FILE", "")
+    if value and file:
+        raise ConfigError(f"{name} and {name}_FILE are both set", hint="set one of them")
+    if file:
+        try:
+            value = Path(file).read_text().strip()
+        except OSError as error:
+            raise ConfigError(f"{name}_FILE {file} cannot be read: {error.strerror}") from error
+    if not value:
+        raise ConfigError(
+            f"neither {name} nor {name}_FILE is set", hint="see docs/reference/configuration.md"
+        )
+    return value
 
 
 @dataclass(frozen=True)

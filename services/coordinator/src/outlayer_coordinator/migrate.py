@@ -18,7 +18,8 @@ from typing import Any
 
 import asyncpg
 
-from outlayer_coordinator.errors import MigrationError
+from outlayer_coordinator.config import text_or_file
+from outlayer_coordinator.errors import ConfigError, MigrationError
 
 _NAME = re.compile(r"(?P<number>[0-9]{4})_[a-z0-9_]+\.sql")
 _LOCK = 0x6F75746C61796572  # "outlayer"
@@ -110,9 +111,10 @@ async def migrate_url(database_url: str) -> list[str]:
 
 def main() -> int:
     """Exit code 0 when the schema is current, 1 when it cannot be, 3 without DATABASE_URL."""
-    url = os.environ.get("DATABASE_URL", "")
-    if not url:
-        sys.stderr.write("DATABASE_URL is not set\n")
+    try:
+        url = text_or_file(os.environ, "DATABASE_URL")
+    except ConfigError as error:
+        sys.stderr.write(f"{error}\n  hint: {error.hint}\n")
         return 3
     try:
         names = asyncio.run(migrate_url(url))

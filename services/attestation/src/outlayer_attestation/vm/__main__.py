@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""``python -m outlayer_attestation.vm prepare|serve|status|run``: the agent inside a VM or container."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+
+from outlayer_attestation.errors import AttestationError
+from outlayer_attestation.vm import container
+from outlayer_attestation.vm.places import Places
+from outlayer_attestation.vm.prepare import NOT_CONFIDENTIAL, VmStatus, prepare_vm
+from outlayer_attestation.vm.serve import serve
+
+
+def announcement(status: VmStatus) -> str:
+    """What the console says."""
+    lines = [f"outlayer-{status.role}, {status.variant} image, configuration {status.config_sha256}"]
+    lines += [f"RTMR3 {event.name} {event.payload or '-'} {event.digest}" for event in status.events]
+    if status.variant != "production":
+        lines.append("DEVELOPMENT IMAGE: no production policy accepts its measurements")
+    if not status.tdx:
+        lines.append(NOT_CONFIDENTIAL)
+    return "".join(f"{line}\n" for line in lines)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Exit code 0 done, 1 the VM must not serve, 2 usage."""
+    command = (sys.argv[1:] if words is None else words) or [""]
+    places = Places()
+    try:
+        match command:
+            case ["prepare"]:
+                sys.stdout.write(announcement(prepare_vm(places, time.time())))
+            case ["serve"]:
+                asyncio.run(serve(places, with_socket=True))
+            case ["status"]:
+                asyncio.run(serve(places, with_socket=False))
+            case ["run"]:
+                container.run(places, os.environ, time.time())
+            case _:
+                sys.stderr.write(f"{__doc__}\n")
+                return 2
+    except AttestationError as error:
+        sys.stderr.write(f"outlayer: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

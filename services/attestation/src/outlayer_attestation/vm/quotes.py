@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Quotes from the kernel: configfs-tsm (Linux Documentation/ABI/testing/configfs-tsm-report)."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from outlayer_attestation.errors import VmError
+
+REPORT_DATA_SIZE: Final = 64
+PROVIDER: Final = "tdx_guest"
+_HINT: Final = "the host has to run the quote generation service and give QEMU its socket"
+
+
+@dataclass(frozen=True, slots=True)
+class QuoteSource:
+    """Asks the TDX module for quotes, one at a time: the host's service has one queue."""
+
+    reports: Path
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def quote(self, report_data: bytes) -> bytes:
+        """A quote over REPORTDATA (1 to 64 bytes; zeros follow). Blocks, some hundred milliseconds at least.
+
+        Raises:
+            VmError: this is no TD, or the host gives no quote.
+        """
+        if not 0 < len(report_data) <= REPORT_DATA_SIZE:
+            raise VmError(f"REPORTDATA has 1 to {REPORT_DATA_SIZE} bytes, not {len(report_data)}")
+        if not self.reports.is_dir():
+            raise VmError("this VM is no trust domain: there are no quotes", hint="run it on a TDX host")
+        try:
+            with self._lock, self._entry() as entry:
+                return _ask(entry, report_data.ljust(REPORT_DATA_SIZE, b"\0"))
+        except OSError as error:
+            name = errno.errorcode.get(error.errno or 0, "?")
+            raise VmError(f"the host gave no quote: {error.strerror} ({name})", hint=_HINT) from error
+
+    @contextmanager
+    def _entry(self) -> Iterator[Path]:
+        entry = self.reports / f"outlayer-{secrets.token_hex(8)}"
+        entry.mkdir()
+        try:
+            yield entry
+        finally:
+            entry.rmdir()
+
+
+def _ask(entry: Path, report_data: bytes) -> bytes:
+    provider = (entry / "provider").read_text().strip()
+    if provider != PROVIDER:
+        raise VmError(
+            f"reports come from {provider}, not from {PROVIDER}", hint="this VM is no TDX trust domain"
+        )
+    (entry / "inblob").write_bytes(report_data)
+    quote = (entry / "outblob").read_bytes()
+    # each write counts one up: another number says that the quote is over another REPORTDATA
+    if (generation := (entry / "generation").read_text().strip()) != "1":
+        raise VmError(f"another process used the report entry (generation {generation})")
+    if not quote:
+        raise VmError("the host gave an empty quote", hint=_HINT)
+    return quote
