@@ -39,7 +39,7 @@ def prune(root: Path, content: Content) -> None:
             f"the image lacks the libraries {sorted(missing)}, which these need: {sorted(askers)}"
         )
     kept = {path for path in libraries if path.name in wanted}
-    kept |= {path.parent / (root / path).readlink() for path in kept if (root / path).is_symlink()}
+    kept |= {path.parent / _library_file(root, path).name for path in kept}
     for path in libraries - kept:
         (root / path).unlink()
     _remove_dangling(root)
@@ -93,7 +93,7 @@ def _interpreters(root: Path) -> set[str]:
 
 def _wanted(root: Path, libraries: set[PurePosixPath], content: Content) -> set[str]:
     """Names of the libraries that stay."""
-    asked = {path.name: _needed(root / path) for path in libraries if (root / path).is_file()}
+    asked = {path.name: _needed(_library_file(root, path)) for path in libraries}
     asked |= {path.name: _needed(root / path) for path in _private_libraries(root)}
     named = {
         name
@@ -106,6 +106,12 @@ def _wanted(root: Path, libraries: set[PurePosixPath], content: Content) -> set[
         if path not in libraries:
             roots += _needed(root / path)
     return closure(roots, asked) - private
+
+
+def _library_file(root: Path, path: PurePosixPath) -> Path:
+    """The file behind a library's name: Debian links libx.so.1 to libx.so.1.2.3 beside it."""
+    full = root / path
+    return full.parent / full.readlink().name if full.is_symlink() else full
 
 
 def _private_libraries(root: Path) -> list[PurePosixPath]:

@@ -25,6 +25,10 @@ FORMAT: Final = "outlayer/vm-shape/v1"
 MIB: Final = 1024 * 1024
 CONFIGURATION_FILE: Final = "opt/outlayer/config"
 """fw_cfg file with the configuration document."""
+SECRETS_FILE: Final = "opt/outlayer/secrets"
+"""fw_cfg file with secrets that the host may see: never measured."""
+TPM_ARGUMENTS: Final = ("-tpmdev", "emulator,id=tpm,chardev=tpm", "-device", "tpm-crb,tpmdev=tpm")
+"""A software TPM at the chardev ``tpm``. It has ACPI tables of its own."""
 BAR_ADDRESS: Final = 0x3800_0000_0000
 """Where OVMF puts the first 64-bit BAR with 46 physical address bits."""
 FIRST_SLOT: Final = 1
@@ -239,14 +243,30 @@ class VmShape(Document):
         """
         attachments.check(self)
         machine = f"{self.machine_argument()},kernel-irqchip=split,confidential-guest-support=tdx"
-        machine += ",memory-backend=ram"
         guest = {"qom-type": "tdx-guest", "id": "tdx", "quote-generation-socket": attachments.quote_socket}
         if attachments.quote_socket is None:
             del guest["quote-generation-socket"]
-        backend = f"memory-backend-ram,id=ram,size={self.memory_mib}M"
-        command = [program, "-accel", "kvm", "-cpu", "host", "-machine", machine]
-        command += ["-object", backend, "-object", json.dumps(guest, separators=(",", ":"))]
-        command += self.common_arguments()
+        host = ["-accel", "kvm", "-cpu", "host", "-machine", f"{machine},memory-backend=ram"]
+        host += ["-object", json.dumps(guest, separators=(",", ":"))]
+        return [program, *host, *self._guest_arguments(attachments)]
+
+    def emulated_command(
+        self, attachments: Attachments, tpm_socket: Path, *, kvm: bool, program: str = "qemu-system-x86_64"
+    ) -> list[str]:
+        """The same VM without TDX, its CPU emulated, with a software TPM that records what TDX would.
+
+        Raises:
+            ShapeError: the attachments are not exactly those of the devices.
+        """
+        attachments.check(self)
+        accelerator = ["-accel", "kvm"] if kvm else ["-accel", "tcg,thread=multi"]
+        cpu = f"max,phys-bits=46,host-phys-bits={'on' if kvm else 'off'},host-phys-bits-limit=46"
+        host = [*accelerator, "-cpu", cpu, "-machine", f"{self.machine_argument()},memory-backend=ram"]
+        tpm = ["-chardev", f"socket,id=tpm,path={_escaped(tpm_socket)}", *TPM_ARGUMENTS]
+        return [program, *host, *tpm, *self._guest_arguments(attachments)]
+
+    def _guest_arguments(self, attachments: Attachments) -> list[str]:
+        command = ["-object", f"memory-backend-ram,id=ram,size={self.memory_mib}M", *self.common_arguments()]
         if self.serial:
             command += ["-serial", attachments.serial]
         for index, (device, place) in enumerate(self.slots()):
@@ -256,9 +276,9 @@ class VmShape(Document):
             command += ["-initrd", str(attachments.initrd)]
         if attachments.command_line is not None:
             command += ["-append", attachments.command_line]
-        if attachments.configuration is not None:
-            path = _escaped(attachments.configuration)
-            command += ["-fw_cfg", f"name={CONFIGURATION_FILE},file={path}"]
+        for name, path in ((CONFIGURATION_FILE, attachments.configuration), (SECRETS_FILE, attachments.secrets)):
+            if path is not None:
+                command += ["-fw_cfg", f"name={name},file={_escaped(path)}"]
         return command
 
 
@@ -278,6 +298,7 @@ class Attachments:
     initrd: Path | None = None
     command_line: str | None = None
     configuration: Path | None = None
+    secrets: Path | None = None
     disks: Mapping[str, Path] = field(default_factory=dict)
     networks: Mapping[str, str] = field(default_factory=dict)
     shares: Mapping[str, Path] = field(default_factory=dict)

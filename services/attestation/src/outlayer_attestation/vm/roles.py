@@ -112,7 +112,7 @@ _COORDINATOR: Final = Role(
     },
     ports=(8080, STATUS_PORT),
     health=(8080, "/health"),
-    environment={"HOST": "::", "PORT": "8080", "WASM_DIR": "/var/lib/outlayer/wasm"},
+    environment={"HOST": "", "PORT": "8080", "WASM_DIR": "/var/lib/outlayer/wasm"},
     before=("outlayer_coordinator.migrate",),
 )
 ROLES: Final[Mapping[str, Role]] = {role.name: role for role in (_WORKER, _COORDINATOR)}

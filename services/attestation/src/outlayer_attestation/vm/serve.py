@@ -149,8 +149,8 @@ def read_status(places: Places) -> tuple[VmStatus, Role]:
     return status, ROLES[status.role]
 
 
-async def start_status(places: Places, host: str = "::", port: int = STATUS_PORT) -> asyncio.Server:
-    """Serve the status port."""
+async def start_status(places: Places, host: str | None = None, port: int = STATUS_PORT) -> asyncio.Server:
+    """Serve the status port, on every address when ``host`` is absent."""
     status, role = read_status(places)
     handler = connection_handler(StatusPages(places, status, role).answer)
     return await asyncio.start_server(handler, host=host, port=port, limit=16 * 1024)
