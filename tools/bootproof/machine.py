@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -109,7 +108,9 @@ def started(words: list[str], port: int, console: Path) -> Iterator[RunningVm]:
         process.wait()
         log_text = (console.parent / "qemu.log").read_text(errors="replace").strip()
         if log_text and process.returncode not in (-signal.SIGKILL, 0):
-            console.write_text(console.read_text(errors="replace") + log_text if console.exists() else log_text)
+            console.write_text(
+                console.read_text(errors="replace") + log_text if console.exists() else log_text
+            )
 
 
 @contextmanager
@@ -119,17 +120,42 @@ def software_tpm(programs: Programs, folder: Path, seconds: float = 10.0) -> Ite
     swtpm makes the state itself, so no manufacturing step is needed: nobody checks its certificates.
     """
     state, control = folder / "tpm", folder / "tpm.sock"
-    state.mkdir()
+    state.mkdir(parents=True)
     words = [str(programs.swtpm), "socket", "--tpm2", "--tpmstate", f"dir={state}"]
     words += ["--ctrl", f"type=unixio,path={control}", "--flags", "startup-clear"]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, env=dict(os.environ))
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + seconds
         while not control.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise BootError("swtpm does not start", hint="its message is above")
+                raise BootError(
+                    "swtpm does not start", hint="try: make images-boot again; the tool root may be damaged"
+                )
             time.sleep(0.05)
         yield control
+    finally:
+        process.kill()
+        process.wait()
+
+
+def kvm_works(programs: Programs, folder: Path, seconds: float = 20.0) -> bool:
+    """Whether this machine's KVM can run OVMF: a device may exist that cannot emulate the reset code."""
+    if not Path("/dev/kvm").exists():
+        return False
+    console = folder / "kvm-test"
+    words = [str(programs.qemu), "-accel", "kvm", "-cpu", "max", "-machine", "q35,smm=off", "-m", "256M"]
+    words += ["-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{console}"]
+    words += ["-bios", str(programs.generic_firmware), "-no-reboot"]
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and process.poll() is None:
+            if console.exists() and b"BdsDxe" in console.read_bytes():
+                return True
+            time.sleep(0.1)
+        return False
     finally:
         process.kill()
         process.wait()
