@@ -62,7 +62,6 @@ def _worker() -> Given:
     settings = {
         "COORDINATOR_URL": f"http://{HOST}:8080",
         "INIT_ACCOUNT_ID": "worker.outlayer.test",
-        "WORKER_ID": "boot-proof",
     }
     texts = {"worker-token": secrets.token_hex(32), "init-account-key": "{}"}
     return Given(_document("worker", settings, [f"{HOST}:8080", f"{HOST}:3030"]), _json(texts), isolated=True)

@@ -17,7 +17,7 @@ from tools.debroot.sandbox import require_namespaces
 from tools.imagebuild.build import Inputs, build, require_root
 from tools.imagebuild.firmware import build_firmware
 from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, refresh_all, wheels_path
-from tools.imagebuild.manifest import MANIFEST, is_current, manifest
+from tools.imagebuild.manifest import MANIFEST, UNPINNED, is_current, manifest
 from tools.imagebuild.stage import PACKAGES
 from tools.imagebuild.wheels import fetch_wheels, parse_wheels
 
@@ -32,7 +32,8 @@ def gather(repository: Path, role: str, sources: Sources, *, allow_current: bool
         InputsMovedError: one is nowhere, and current ones were not allowed.
     """
     tools = prepare(repository / TOOLS, sources, allow_current=allow_current)
-    lock = _available(read_lock(repository / lock_path(role)), sources, allow_current=allow_current)
+    committed = read_lock(repository / lock_path(role))
+    lock = _available(committed, sources, allow_current=allow_current)
     wheels = parse_wheels((repository / wheels_path(role)).read_text())
     found = fetch_wheels(wheels, sources)
     return Inputs(
@@ -42,6 +43,7 @@ def gather(repository: Path, role: str, sources: Sources, *, allow_current: bool
         debs=fetch(lock, sources),
         wheels=tuple((wheel.filename, found[wheel.sha256]) for wheel in wheels),
         epoch=epoch_of(lock),
+        pinned=tools.pinned and lock == committed,
     )
 
 
@@ -67,8 +69,10 @@ def make(role: str, options: argparse.Namespace) -> None:
     require_root()
     require_namespaces()
     sources = Sources.of_this_machine(options.bundle, offline=options.offline)
-    build(REPOSITORY, gather(REPOSITORY, role, sources, allow_current=options.allow_current), out)
-    (out / MANIFEST).write_text(inputs)
+    gathered = gather(REPOSITORY, role, sources, allow_current=options.allow_current)
+    (out / MANIFEST).unlink(missing_ok=True)
+    build(REPOSITORY, gathered, out)
+    (out / MANIFEST).write_text(inputs if gathered.pinned else f"{UNPINNED}\n{inputs}")
 
 
 def make_firmware(options: argparse.Namespace) -> None:

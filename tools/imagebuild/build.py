@@ -39,6 +39,7 @@ class Inputs:
     debs: Mapping[str, Path]
     wheels: tuple[tuple[str, Path], ...]
     epoch: int
+    pinned: bool = True
     development: bool = False
 
 

@@ -10,6 +10,7 @@ from tools.imagebuild.locks import TOOLS, lock_path, wheels_path
 from tools.imagebuild.stage import PACKAGES, source_files
 
 MANIFEST = "INPUTS"
+UNPINNED = "NOT PINNED: built from what the archive had, not from what is locked"
 # the tool code that decides bytes; the rest of the package fetches, compares or reports
 CODE = ("build.py", "content.py", "elf.py", "layer.py", "oci.py", "prune.py", "stage.py")
 
@@ -29,3 +30,8 @@ def is_current(out: Path, inputs: str) -> bool:
     """Whether the artifacts there were built from these inputs."""
     recorded = out / MANIFEST
     return recorded.is_file() and recorded.read_text() == inputs
+
+
+def is_pinned(out: Path) -> bool:
+    """Whether the artifacts there were built from what is locked."""
+    return not (out / MANIFEST).read_text().startswith(UNPINNED)

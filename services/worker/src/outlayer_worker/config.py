@@ -13,11 +13,15 @@ from outlayer_worker.errors import ConfigError
 
 @dataclass(frozen=True)
 class Config:
-    """All settings. Sizes in bytes where the name says so, times in seconds."""
+    """All settings. Sizes in bytes where the name says so, times in seconds.
+
+    ``worker_id`` is a label; without it one is made from the worker's key, so that all workers of a cluster can
+    have the same (measured) configuration.
+    """
 
     coordinator_url: str
     worker_token_file: Path
-    worker_id: str
+    worker_id: str | None
     near_rpc_url: str
     near_block_feed_url: str | None
     contract_id: str
@@ -54,7 +58,7 @@ class Config:
 def from_environment(environ: Mapping[str, str]) -> Config:
     """Read and check the settings. Raises ``ConfigError`` that names what is missing or wrong."""
     required = {
-        "COORDINATOR_URL", "WORKER_TOKEN_FILE", "WORKER_ID", "NEAR_RPC_URL", "OUTLAYER_CONTRACT_ID",
+        "COORDINATOR_URL", "WORKER_TOKEN_FILE", "NEAR_RPC_URL", "OUTLAYER_CONTRACT_ID",
         "OPERATOR_ACCOUNT_ID", "INIT_ACCOUNT_ID", "INIT_ACCOUNT_KEY_FILE", "NEAR_NETWORK_ID",
         "WORKER_STATE_DIR",
     }  # fmt: skip
@@ -64,7 +68,7 @@ def from_environment(environ: Mapping[str, str]) -> Config:
     return Config(
         coordinator_url=_url(environ, "COORDINATOR_URL"),
         worker_token_file=Path(environ["WORKER_TOKEN_FILE"]),
-        worker_id=environ["WORKER_ID"],
+        worker_id=environ.get("WORKER_ID") or None,
         near_rpc_url=",".join(_urls(environ, "NEAR_RPC_URL")),
         near_block_feed_url=_url(environ, "NEAR_BLOCK_FEED_URL")
         if environ.get("NEAR_BLOCK_FEED_URL")

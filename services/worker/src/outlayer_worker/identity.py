@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
@@ -28,6 +29,10 @@ class Identity:
     @property
     def public_key(self) -> str:
         return str(self.key.public_key)
+
+    def default_name(self) -> str:
+        """A label for logs and the coordinator, where the operator gave none."""
+        return f"worker-{hashlib.sha256(self.public_key.encode()).hexdigest()[:12]}"
 
     def sign_challenge(self, challenge: bytes) -> bytes:
         """The 64-byte signature that opens a TEE session; domain-separated from everything else it signs."""

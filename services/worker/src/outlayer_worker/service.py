@@ -95,7 +95,8 @@ class Worker:
         config = self._config
         measurements = tdx_quote.parse(await wait_for_agent(self._agent)).td_report.measurements
         worker = identity.load_or_create(config.state_dir, measurements.to_json())
-        log.info("worker_starts", worker_id=config.worker_id, public_key=worker.public_key)
+        worker_id = config.worker_id or worker.default_name()
+        log.info("worker_starts", worker_id=worker_id, public_key=worker.public_key)
 
         pool = ExecutorPool(config.executors, max_memory_bytes=config.max_memory_mb * MIB)
         stack.push_async_callback(pool.close)
@@ -106,7 +107,7 @@ class Worker:
             max_bytes=config.code_cache_bytes,
         )
         registration = self._registration(stack, worker.public_key)
-        coordinator = Coordinator(config.coordinator_url, config.worker_token(), config.worker_id, worker)
+        coordinator = Coordinator(config.coordinator_url, config.worker_token(), worker_id, worker)
         stack.push_async_callback(coordinator.close)
         rpc = NearRpc(config.near_rpc_url)
         chain = Chain(

@@ -276,7 +276,10 @@ class VmShape(Document):
             command += ["-initrd", str(attachments.initrd)]
         if attachments.command_line is not None:
             command += ["-append", attachments.command_line]
-        for name, path in ((CONFIGURATION_FILE, attachments.configuration), (SECRETS_FILE, attachments.secrets)):
+        for name, path in (
+            (CONFIGURATION_FILE, attachments.configuration),
+            (SECRETS_FILE, attachments.secrets),
+        ):
             if path is not None:
                 command += ["-fw_cfg", f"name={name},file={_escaped(path)}"]
         return command

@@ -58,7 +58,6 @@ _WORKER: Final = Role(
             "NEAR_RPC_URL",
             "OPERATOR_ACCOUNT_ID",
             "OUTLAYER_CONTRACT_ID",
-            "WORKER_ID",
         }
     ),
     settings=frozenset(
@@ -69,6 +68,7 @@ _WORKER: Final = Role(
             "MAX_NEAR_OUTPUT_BYTES",
             "MAX_OUTPUT_BYTES",
             "NEAR_BLOCK_FEED_URL",
+            "WORKER_ID",
         }
     ),
     secrets={"worker-token": "WORKER_TOKEN_FILE", "init-account-key": "INIT_ACCOUNT_KEY_FILE"},
