@@ -86,6 +86,11 @@ class Layout:
         return self.tdx / "worker.measurements.json"
 
     @property
+    def worker_configuration(self) -> Path:
+        """The configuration document that a worker's VM of this stack would be given; RTMR3 holds its hash."""
+        return self.tdx / "worker.config.json"
+
+    @property
     def sockets(self) -> Path:
         """A folder for Unix sockets, only for its owner; elsewhere when the state's own path is too long."""
         folder = self.state / "run"

@@ -303,7 +303,7 @@ async def _start_base(plan: _Plan, say: Say) -> None:
         text = valkey_config(plan.ports["valkey"], folder, _secret(place, "valkey.password"))
         write_secret(folder / "valkey.conf", text)
         base.append("valkey")
-    await asyncio.to_thread(_prepare_platform, plan)
+    say(await asyncio.to_thread(_prepare_platform, plan))
     for name in base:
         await _start(plan, _base_spec(plan, name))
     for name in base:
@@ -381,13 +381,18 @@ def tdx_socket(place: Layout, worker: str) -> Path:
     return place.sockets / f"dstack-{worker}.sock"
 
 
-def _prepare_platform(plan: _Plan) -> None:
-    from outlayer_attestation.simulated import predict
+def _prepare_platform(plan: _Plan) -> str:
+    """Keys of the software platform and the workers' measurements; says where those come from."""
+    from outlayer_cli.measurement_set import configuration_document, worker_measurements
 
     place = plan.layout
     place.tdx.mkdir(exist_ok=True, mode=0o700)
     run_module("outlayer_attestation.platform", "init", "--state", str(place.tdx))
-    place.measurements.write_text(json.dumps(predict("worker").to_json(), indent=2) + "\n")
+    configuration = configuration_document(_measured_settings(plan))
+    place.worker_configuration.write_bytes(configuration)
+    found = worker_measurements(layout.repository_root(), configuration)
+    place.measurements.write_text(json.dumps(found.values.to_json(), indent=2) + "\n")
+    return f"the workers' measurements are {found.origin}"
 
 
 def _prepare_coordinator(plan: _Plan) -> None:
@@ -434,20 +439,27 @@ def _worker_spec(plan: _Plan, name: str) -> ServiceSpec:
         name,
         [sys.executable, "-m", "outlayer_worker"],
         WORKER_ID=name,
-        COORDINATOR_URL=plan.url("coordinator"),
         WORKER_TOKEN_FILE=str(place.credential(f"{name}.token")),
-        NEAR_RPC_URL=plan.url("localnet"),
-        NEAR_BLOCK_FEED_URL=plan.url("localnet"),
-        NEAR_NETWORK_ID=layout.NETWORK_ID,
-        OUTLAYER_CONTRACT_ID=layout.MAIN_CONTRACT,
-        OPERATOR_ACCOUNT_ID=layout.OPERATOR,
-        INIT_ACCOUNT_ID=layout.INIT_ACCOUNT,
         INIT_ACCOUNT_KEY_FILE=str(place.credential(f"{name}.init.json")),
         DSTACK_SOCKET=str(tdx_socket(place, name)),
         WORKER_STATE_DIR=str(place.state / "workers" / name),
         HEALTH_PORT=str(plan.ports[name]),
-        **_settings("EXECUTORS", "MAX_BATCH"),
+        **_measured_settings(plan),
     )
+
+
+def _measured_settings(plan: _Plan) -> dict[str, str]:
+    """The settings that all workers share; in a VM they are measured into RTMR3."""
+    return {
+        "COORDINATOR_URL": plan.url("coordinator"),
+        "NEAR_RPC_URL": plan.url("localnet"),
+        "NEAR_BLOCK_FEED_URL": plan.url("localnet"),
+        "NEAR_NETWORK_ID": layout.NETWORK_ID,
+        "OUTLAYER_CONTRACT_ID": layout.MAIN_CONTRACT,
+        "OPERATOR_ACCOUNT_ID": layout.OPERATOR,
+        "INIT_ACCOUNT_ID": layout.INIT_ACCOUNT,
+        **_settings("EXECUTORS", "MAX_BATCH"),
+    }
 
 
 def _settings(*names: str) -> dict[str, str]:
