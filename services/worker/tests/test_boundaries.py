@@ -57,7 +57,14 @@ def test_settings_have_defaults() -> None:
     assert config.near_block_feed_url is None
 
 
-@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_a_worker_without_a_label_is_named_after_its_key(tmp_path: Path) -> None:
+    assert from_environment({**SETTINGS, "WORKER_ID": ""}).worker_id is None
+    one, two = (load_or_create(tmp_path / name, MEASURED) for name in ("a", "b"))
+    assert one.default_name().startswith("worker-")
+    assert one.default_name() != two.default_name()
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS.keys() - {"WORKER_ID"}))
 def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         from_environment({**SETTINGS, name: ""})

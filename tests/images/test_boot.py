@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""Images boot to a healthy service, and measure what was predicted (make images-boot)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.images.conftest import run
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
+
+
+def boot(role: str) -> str:
+    return run("-m", "tools.bootproof", role, "--allow-current", "--seconds", "600").stdout
+
+
+def test_the_worker_boots_to_healthy_and_every_event_is_the_predicted_one(worker: Path) -> None:
+    del worker
+    said = boot("worker")
+    assert "worker: healthy after" in said
+    assert "rtmr3 3" in said
+    assert "NOT SHOWN HERE, only TDX hardware can" in said
+
+
+@pytest.mark.skipif(
+    os.environ.get("OUTLAYER_RUN_REPRO") != "1", reason="one boot is enough: make images-boot"
+)
+def test_the_coordinator_boots_to_healthy_and_every_event_is_the_predicted_one(coordinator: Path) -> None:
+    del coordinator
+    assert "coordinator: healthy after" in boot("coordinator")

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""The images that were built: minimal, without a login, of a bounded size, and what is pinned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from outlayer_attestation.measure.pin import ImagePin
+from outlayer_attestation.vm.roles import ROLES
+from tests.images.conftest import IMAGES, ROOT, run
+from tests.images.unpack import cpio_of, entries, layer_of
+from tools.imagebuild.manifest import is_pinned
+
+pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
+
+MAX_BYTES = 120_000_000
+# nothing of this may be in any artifact
+FORBIDDEN = [
+    r"(^|/)(apt|apt-get|dpkg|rpm|pip3?|ensurepip)(/|$|-)",
+    r"^usr/bin/(ba|da|z|k|c|tc)?sh$",
+    r"^(usr/)?s?bin/(su|sudo|login|passwd|chsh|newgrp|sulogin|runuser|agetty|getty|sshd?|dropbear|busybox)$",
+    r"^usr/bin/(perl|curl|wget|nc|gdb|strace|env|cat|cp|dd|tar|systemd-run|busctl|machinectl|journalctl|gpg)",
+    r"/(emergency|rescue|debug-shell|getty@?|serial-getty@?|container-getty@?|console-getty|autovt@?)\.(service|target)$",
+    r"systemd-(sulogin-shell|debug-generator|ssh-generator|ssh-proxy|import|homed|userdbd|logind|coredump)",
+    r"^usr/lib/systemd/system-generators/",
+    r"^usr/share/(locale|man|info|i18n|perl|bash-completion)(/|$)",
+    r"^usr/lib/locale/(?!C\.utf8(/|$))",
+    r"^var/(lib/dpkg|cache|log)/.",
+    r"^boot/.",
+    r"\.(a|h|pyi)$",
+    r"(^|/)(id_rsa|authorized_keys|\.ssh|\.netrc|\.bash)",
+    r"/(credstore|credstore\.encrypted)(/|$)",
+]
+FORBIDDEN_IN_OCI = [
+    r"vmlinuz", r"\.ko(\.xz)?$", r"^usr/lib/modules", r"^usr/lib/systemd", r"^etc/systemd", r"^usr/lib/udev",
+    r"^(usr/)?s?bin/(init|mount|umount|systemctl|udevadm|kmod|modprobe|mkfs|chronyd)", r"^init$",
+]  # fmt: skip
+ROLE_NAMES = sorted(ROLES)
+
+
+def forbidden(paths: set[str], patterns: list[str]) -> list[str]:
+    return sorted(path for path in paths for pattern in patterns if re.search(pattern, path))
+
+
+@pytest.fixture(scope="module")
+def trees(artifacts: dict[str, Path]) -> dict[str, dict[str, tuple[int, int, int, bytes]]]:
+    return {role: entries(cpio_of(folder / f"{role}.efi")) for role, folder in artifacts.items()}
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_kernel_image_holds_nothing_that_is_forbidden(
+    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+) -> None:
+    assert len(trees[role]) > 1000
+    allowed = {path for path in trees[role] if path.startswith("usr/lib/outlayer/site-packages/")}
+    assert forbidden(set(trees[role]) - allowed, FORBIDDEN) == []
+    # Python packages may have what they like, except programs of a shell or another package manager
+    assert forbidden(allowed, [r"/(pip|ensurepip|setuptools)/", r"\.(sh|bash)$"]) == []
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_oci_image_has_no_kernel_no_systemd_and_nothing_forbidden(
+    artifacts: dict[str, Path], role: str
+) -> None:
+    configuration, layer = layer_of(artifacts[role] / f"{role}.oci")
+    paths = set(layer.getnames())
+    outside = {path for path in paths if not path.startswith("usr/lib/outlayer/site-packages/")}
+    assert forbidden(outside, FORBIDDEN + FORBIDDEN_IN_OCI) == []
+    process = configuration["config"]
+    assert process["Entrypoint"][0] == "/usr/bin/tini"
+    assert "usr/bin/tini" in paths
+    assert "usr/sbin/nft" in paths
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_nobody_can_log_in(trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str) -> None:
+    passwd = trees[role]["etc/passwd"][3].decode().splitlines()
+    assert all(line.endswith(":/usr/sbin/nologin") for line in passwd)
+    shadow = trees[role]["etc/shadow"][3].decode().splitlines()
+    assert all(line.split(":")[1] in ("*", "!", "!*", "!!") for line in shadow)
+    number = ROLES[role].user
+    assert any(line.startswith(f"outlayer-{role}:x:{number}:{number}:") for line in passwd)
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_no_file_gives_rights_and_all_are_roots(
+    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+) -> None:
+    for path, (mode, user, group, _) in trees[role].items():
+        link = mode & 0o170000 == 0o120000
+        assert user == 0, path
+        assert group in (0, 42), path  # 42: shadow
+        assert not mode & 0o6000, path
+        sticky = mode & 0o1000 and mode & 0o170000 == 0o040000
+        assert link or sticky or not mode & 0o022, path
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_kernel_image_holds_the_code_of_the_checkout(
+    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+) -> None:
+    site = "usr/lib/outlayer/site-packages"
+    for name in ("attestation", "near", role):
+        top = ROOT / f"services/{name}/src"
+        sources = [path for path in top.rglob("*.py") if path.is_file()]
+        assert sources
+        for path in sources:
+            assert trees[role][f"{site}/{path.relative_to(top).as_posix()}"][3] == path.read_bytes()
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_the_image_is_small_enough_to_sit_in_memory(artifacts: dict[str, Path], role: str) -> None:
+    assert (artifacts[role] / f"{role}.efi").stat().st_size <= MAX_BYTES
+
+
+def test_the_command_line_is_the_one_in_the_definition(artifacts: dict[str, Path]) -> None:
+    from outlayer_attestation.measure.pe import parse_pe, section_data
+
+    for role, folder in artifacts.items():
+        data = (folder / f"{role}.efi").read_bytes()
+        (section,) = (item for item in parse_pe(data).sections if item.name == ".cmdline")
+        words = bytes(section_data(data, section)).rstrip(b"\0\n").decode().split()
+        assert "console=ttyS0" in words
+        assert "systemd.import_credentials=no" in words
+        assert not any(word.startswith(("root=", "init=", "rd.break", "systemd.debug")) for word in words)
+
+
+def test_pinned_values_are_those_of_the_build(artifacts: dict[str, Path], firmware: Path) -> None:
+    del firmware
+    done = run("-m", "tools.imagepins", "check", *artifacts, "--allow-current")
+    for role, folder in artifacts.items():
+        if is_pinned(folder):
+            assert f"images/pins/{role}-small.json: as pinned" in done.stdout
+        else:
+            assert f"NOTICE  {role} was built from packages that are not the locked ones" in done.stderr
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_another_value_in_a_pin_is_named(artifacts: dict[str, Path], firmware: Path, role: str) -> None:
+    from outlayer_attestation.measure.pin import differences
+
+    del artifacts, firmware
+    pin = ImagePin.from_bytes((ROOT / f"images/pins/{role}-small.json").read_bytes())
+    other = pin.model_copy(update={"uki": pin.uki.model_copy(update={"sha256": "0" * 64})})
+    assert differences(pin, pin) == []
+    assert differences(pin, other) == [f"uki.sha256: pinned {pin.uki.sha256}, found {'0' * 64}"]
+    assert IMAGES.is_dir()
