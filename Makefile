@@ -81,9 +81,10 @@ PYTEST = env -u PYTHONDONTWRITEBYTECODE $(BIN)/pytest
 
 .PHONY: test
 test: lint ## linters, then every test; what cannot run here is skipped with its reason
-	$(PYTEST) -n 2 --dist worksteal -m "not (slow or contracts or e2e)" $(PYTEST_ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m "not (slow or contracts or e2e or images)" $(PYTEST_ARGS)
 	$(PYTEST) -m e2e $(PYTEST_ARGS)
 	$(PYTEST) -m "slow or contracts" $(PYTEST_ARGS)
+	$(PYTEST) -m images $(PYTEST_ARGS)
 
 .PHONY: test-unit
 test-unit: install ## the tests of the packages alone but the slow ones, under two minutes

@@ -18,6 +18,7 @@ from tools.imagebuild.elf import MAGIC, closure, needed
 LIBRARIES = PurePosixPath("usr/lib/x86_64-linux-gnu")
 ENABLED = PurePosixPath("etc/systemd/system")
 _DPKG = PurePosixPath("var/lib/dpkg/info")
+_DOC = PurePosixPath("usr/share/doc")
 _PREFIXES = ("bin/", "sbin/", "lib/", "lib64/")
 
 
@@ -64,6 +65,21 @@ def owners(root: Path) -> dict[str, str]:
 def kept_owners(root: Path, known: Mapping[str, str]) -> dict[str, str]:
     """The owners of what is still there; generated files have none and are left out."""
     return {str(path): known[str(path)] for path in _entries(root) if str(path) in known}
+
+
+def drop_copyrights(root: Path, known: Mapping[str, str]) -> None:
+    """The copyright files of packages of which nothing else is left: they would name what is not there."""
+    here = {
+        known[str(path)]
+        for path in _entries(root)
+        if str(path) in known and path.parts[: len(_DOC.parts)] != _DOC.parts
+    }
+    for folder in list((root / _DOC).iterdir()):
+        if folder.name in here:
+            continue
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
 
 
 def remove(root: Path, patterns: tuple[str, ...]) -> None:

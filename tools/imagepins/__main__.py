@@ -25,7 +25,7 @@ NOTICE ######################################################################
 NOTICE  {role} was built from packages that are not the locked ones, because the
 NOTICE  archive has moved on. Its pinned values were NOT checked.
 NOTICE ######################################################################"""
-_SHOWN = 20
+_SHOWN = 6
 
 
 def run(command: str, role: str, built: Built) -> bool:

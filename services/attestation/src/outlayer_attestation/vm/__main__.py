@@ -8,6 +8,8 @@ import os
 import sys
 import time
 
+import structlog
+
 from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.vm import container
 from outlayer_attestation.vm.places import Places
@@ -26,10 +28,25 @@ def announcement(status: VmStatus) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def configure_logs() -> None:
+    """JSON lines on stderr."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(20),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit code 0 done, 1 the VM must not serve, 2 usage."""
     command = (sys.argv[1:] if words is None else words) or [""]
     places = Places()
+    configure_logs()
     try:
         match command:
             case ["prepare"]:

@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.vm.places import Places
 from outlayer_attestation.vm.prepare import Given, check_given, status_of, write_files, write_status
-from outlayer_attestation.vm.roles import Role
+from outlayer_attestation.vm.roles import GROUP, Role
 
 CONFIGURATION: Final = "OUTLAYER_CONFIG"
 SECRETS: Final = "OUTLAYER_SECRETS"
@@ -67,13 +67,13 @@ def run(places: Places, environ: MutableMapping[str, str], now: float) -> NoRetu
     _load_filter(places)
     _own_state(places, given.role)
     _share_socket(places, given.role)
-    drop_privileges(given.role)
     environment = service_environment(places, given, environ)
+    _start_status(environment)
+    drop_privileges(given.role.user)
     for module in given.role.before:
         # the words are constants
         if subprocess.run([*_PYTHON, module], env=environment, check=False).returncode:
             raise VmError(f"{module} failed", hint="its message is above")
-    subprocess.Popen([*_PYTHON, "outlayer_attestation.vm", "status"], env=environment)
     os.execve(_PYTHON[0], [*_PYTHON, given.role.module], environment)  # noqa: S606
 
 
@@ -116,8 +116,15 @@ def _share_socket(places: Places, role: Role) -> None:
         ) from error
 
 
-def drop_privileges(role: Role) -> None:
-    """Become the role's user, without any capability and any way to get one back. Raises ``VmError``."""
+def _start_status(environment: Mapping[str, str]) -> None:
+    """The status port, as a user of its own: the service may not talk to the loopback, this has to."""
+    if os.fork() == 0:
+        drop_privileges(GROUP)
+        os.execve(_PYTHON[0], [*_PYTHON, "outlayer_attestation.vm", "status"], dict(environment))  # noqa: S606
+
+
+def drop_privileges(user: int) -> None:
+    """Become this user, without any capability and any way to get one back. Raises ``VmError``."""
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prctl(*arguments: int) -> None:
@@ -128,8 +135,8 @@ def drop_privileges(role: Role) -> None:
         prctl(_PR_CAPBSET_DROP, capability)
     prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     os.setgroups([])
-    os.setresgid(role.user, role.user, role.user)
-    os.setresuid(role.user, role.user, role.user)
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     os.umask(0o077)
     sys.stderr.flush()

@@ -13,7 +13,7 @@ from typing import Final
 
 STATUS_PORT: Final = 8090
 GROUP: Final = 960
-"""Group that may talk to the agent's socket."""
+"""Group that may talk to the agent's socket; in a container also the user of the status port."""
 
 
 @dataclass(frozen=True, slots=True)

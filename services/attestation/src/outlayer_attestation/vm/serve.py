@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 
 from outlayer_attestation.agent_http import (
+    MAX_HEAD,
     BadRequest,
     Reply,
     connection_handler,
@@ -150,10 +151,13 @@ def read_status(places: Places) -> tuple[VmStatus, Role]:
 
 
 async def start_status(places: Places, host: str | None = None, port: int = STATUS_PORT) -> asyncio.Server:
-    """Serve the status port, on every address when ``host`` is absent."""
+    """Serve the status port, on every address when ``host`` is absent. Raises ``VmError``."""
     status, role = read_status(places)
     handler = connection_handler(StatusPages(places, status, role).answer)
-    return await asyncio.start_server(handler, host=host, port=port, limit=16 * 1024)
+    try:
+        return await asyncio.start_server(handler, host=host, port=port, limit=MAX_HEAD)
+    except OSError as error:
+        raise VmError(f"the status port {port} cannot be opened: {error.strerror}") from error
 
 
 async def start_socket(places: Places) -> asyncio.Server:
