@@ -41,7 +41,7 @@ def gather(repository: Path, role: str, sources: Sources, *, allow_current: bool
         tool_root=tools.root,
         lock=lock,
         debs=fetch(lock, sources),
-        wheels=tuple((wheel.filename, found[wheel.sha256]) for wheel in wheels),
+        wheels=tuple((wheel, found[wheel.sha256]) for wheel in wheels),
         epoch=epoch_of(lock),
         pinned=tools.pinned and lock == committed,
     )

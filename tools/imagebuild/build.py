@@ -8,10 +8,13 @@ machine to machine is fixed by the sandbox (paths, user, umask, clock, locale, n
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
 import shutil
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +24,12 @@ from tools.debroot.errors import ConfigurationError
 from tools.debroot.lockfile import Lock
 from tools.debroot.sandbox import Bind, run_inside
 from tools.imagebuild.oci import Process, write_layout
+from tools.imagebuild.packages import is_copyleft
+from tools.imagebuild.sbom import Component, copyleft_sources, debian_components, document, metadata_licenses
 from tools.imagebuild.stage import stage_archive, stage_code, stage_definition
+from tools.imagebuild.wheels import Wheel
 
+_METADATA = re.compile(r"[^/]+\.dist-info/METADATA")
 _ENVIRONMENT = {"SSL_CERT_FILE": "/etc/ssl/certs/ca-certificates.crt", "PATH": "/usr/sbin:/usr/bin"}
 # tini reaps children and passes signals on; the agent reads the role from the image and becomes its service
 _ENTRYPOINT = ("/usr/bin/tini", "--", "/usr/bin/python3", "-I", "-m", "outlayer_attestation.vm", "run")
@@ -37,7 +44,7 @@ class Inputs:
     tool_root: Path
     lock: Lock
     debs: Mapping[str, Path]
-    wheels: tuple[tuple[str, Path], ...]
+    wheels: tuple[tuple[Wheel, Path], ...]
     epoch: int
     pinned: bool = True
     development: bool = False
@@ -55,7 +62,7 @@ def require_root() -> None:
 
 
 def build(repository: Path, inputs: Inputs, out: Path) -> None:
-    """Write <role>.efi, <role>.oci/ and <role>.owners.json into `out`.
+    """Write <role>.efi, <role>.oci/, <role>.files.json, <role>.spdx.json and <role>.sources.txt into `out`.
 
     Errors:
         ConfigurationError: not run as root.
@@ -81,7 +88,7 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
     stage_code(
         repository,
         inputs.role,
-        inputs.wheels,
+        [(wheel.filename, path) for wheel, path in inputs.wheels],
         inputs.epoch,
         staged / "code",
         development=inputs.development,
@@ -99,7 +106,8 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
     role = inputs.role
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(made / f"{role}.efi", out / f"{role}.efi")
-    shutil.copyfile(made / "owners.json", out / f"{role}.owners.json")
+    shutil.copyfile(made / "files.json", out / f"{role}.files.json")
+    _write_bill(inputs, made, out)
     layout = out / f"{role}.oci"
     shutil.rmtree(layout, ignore_errors=True)
     labels = {
@@ -109,6 +117,30 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
     }
     process = Process(_ENTRYPOINT, _ENVIRONMENT, PORTS[role])
     write_layout(made / "layer.tar.gz", uncompressed, process, labels, inputs.epoch, layout)
+
+
+def _write_bill(inputs: Inputs, made: Path, out: Path) -> None:
+    """<role>.spdx.json and <role>.sources.txt."""
+    role = inputs.role
+    locked = {package.package: (package.sha256, package.filename) for package in inputs.lock.packages}
+    components = debian_components(json.loads((made / "packages.json").read_text()), locked)
+    components += [_wheel_component(wheel, path) for wheel, path in inputs.wheels]
+    digest = _sha256(out / f"{role}.efi")
+    text = json.dumps(document(role, digest[:16], digest, inputs.epoch, components), indent=1)
+    (out / f"{role}.spdx.json").write_text(text + "\n")
+    sources = copyleft_sources(components)
+    (out / f"{role}.sources.txt").write_text("".join(f"{line}\n" for line in sources))
+
+
+def _wheel_component(wheel: Wheel, path: Path) -> Component:
+    with zipfile.ZipFile(path) as archive:
+        (name,) = (item for item in archive.namelist() if _METADATA.fullmatch(item))
+        metadata = archive.read(name).decode(errors="replace")
+    licenses = metadata_licenses(metadata)
+    copyleft = is_copyleft("\n".join(licenses))
+    return Component(
+        "pypi", wheel.name, wheel.version, wheel.sha256, wheel.filename, None, licenses, copyleft
+    )
 
 
 def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:

@@ -7,12 +7,12 @@ import hashlib
 from pathlib import Path
 
 from tools.imagebuild.locks import TOOLS, lock_path, wheels_path
-from tools.imagebuild.stage import PACKAGES, source_files
+from tools.imagebuild.stage import INSIDE, PACKAGES, source_files
 
 MANIFEST = "INPUTS"
 UNPINNED = "NOT PINNED: built from what the archive had, not from what is locked"
 # the tool code that decides bytes; the rest of the package fetches, compares or reports
-CODE = ("build.py", "content.py", "elf.py", "layer.py", "oci.py", "prune.py", "stage.py")
+CODE = (*INSIDE, "build.py", "oci.py", "sbom.py", "stage.py")
 
 
 def manifest(repository: Path, role: str) -> str:

@@ -62,11 +62,6 @@ def owners(root: Path) -> dict[str, str]:
     return found
 
 
-def kept_owners(root: Path, known: Mapping[str, str]) -> dict[str, str]:
-    """The owners of what is still there; generated files have none and are left out."""
-    return {str(path): known[str(path)] for path in _entries(root) if str(path) in known}
-
-
 def drop_copyrights(root: Path, known: Mapping[str, str]) -> None:
     """The copyright files of packages of which nothing else is left: they would name what is not there."""
     here = {

@@ -22,7 +22,7 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
     "coordinator": ("attestation", "near", "coordinator"),
 }
 # the tool code that runs inside mkosi
-INSIDE = ("__init__.py", "content.py", "elf.py", "layer.py", "prune.py")
+INSIDE = ("__init__.py", "content.py", "elf.py", "layer.py", "listing.py", "packages.py", "prune.py")
 _SKIPPED = {"__pycache__", "locks", "pins", "shapes"}
 _INDEX = """\
 set -eu

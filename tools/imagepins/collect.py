@@ -5,19 +5,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from outlayer_attestation.measure.image import firmware_digests, uki_digests
 from outlayer_attestation.measure.metadata import ImageMetadata
 from outlayer_attestation.measure.pin import FileArtifact, ImagePin, OciArtifact
 from outlayer_attestation.measure.qtest import dump_host_tables
 from outlayer_attestation.measure.shape import VmShape
-from outlayer_attestation.simulated import ROLE_PACKAGES, installed_code_digest
+from outlayer_attestation.simulated import code_digest
 from tools.debroot.__main__ import read_lock
 from tools.debroot.lockfile import Lock
 from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, wheels_path
 from tools.imagebuild.manifest import MANIFEST
+from tools.imagebuild.stage import PACKAGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,27 @@ def collect(repository: Path, role: str, shape_file: Path, built: Built) -> Imag
         firmware=_artifact(firmware),
         inputs=_inputs(repository, role, folder),
         versions=versions_of(lock, tools),
-        code_sha256=installed_code_digest(ROLE_PACKAGES[role]).hex(),
+        tree=tree_of(json.loads((folder / f"{role}.files.json").read_bytes())),
+        code_sha256=code_digest(_packages(repository, role)).hex(),
         metadata=metadata,
         not_verified_on_hardware=metadata.predict().unverified(),
     )
+
+
+def tree_of(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Owner -> SHA-256 over paths, rights and contents of what it has in the image."""
+    hashers: dict[str, Any] = {}
+    for path, item in sorted(files.items()):
+        line = json.dumps(
+            [path, {name: value for name, value in item.items() if name != "owner"}], sort_keys=True
+        )
+        hashers.setdefault(item["owner"], hashlib.sha256()).update(line.encode() + b"\n")
+    return {owner: hasher.hexdigest() for owner, hasher in sorted(hashers.items())}
+
+
+def _packages(repository: Path, role: str) -> dict[str, Path]:
+    names = {name: f"outlayer_{name}" for name in PACKAGES[role]}
+    return {package: repository / f"services/{name}/src/{package}" for name, package in names.items()}
 
 
 def _artifact(data: bytes) -> FileArtifact:

@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from outlayer_attestation.errors import MeasurementError
@@ -62,10 +62,14 @@ def _digest(part: str, *data: bytes) -> bytes:
 
 
 def installed_code_digest(packages: Iterable[str]) -> bytes:
-    """SHA-256 over the files of installed packages: names and contents, each length-prefixed, in order."""
+    """``code_digest`` of packages as they are installed here."""
+    return code_digest({package: _package_folder(package) for package in packages})
+
+
+def code_digest(folders: Mapping[str, Path]) -> bytes:
+    """SHA-256 over the files of packages (name -> folder): names and contents, each length-prefixed, in order."""
     hasher = hashlib.sha256(b"outlayer/code/v1")
-    for package in sorted(packages):
-        root = _package_folder(package)
+    for package, root in sorted(folders.items()):
         for path in _source_files(root):
             for part in (f"{package}/{path.relative_to(root).as_posix()}".encode(), path.read_bytes()):
                 hasher.update(len(part).to_bytes(8, "big") + part)

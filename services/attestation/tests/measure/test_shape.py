@@ -123,14 +123,14 @@ def test_a_uki_gets_no_command_line_and_no_initrd() -> None:
     assert "-initrd" not in command
     assert options(command, "-fw_cfg") == ["name=opt/outlayer/config,file=/etc/out,,layer.json"]
     assert "confidential-guest-support=tdx" in options(command, "-machine")[0]
-    assert json.loads(options(command, "-object")[1]) == {"qom-type": "tdx-guest", "id": "tdx"}
+    assert json.loads(options(command, "-object")[0]) == {"qom-type": "tdx-guest", "id": "tdx"}
 
 
 def test_a_quote_service_is_the_hosts_choice() -> None:
     shape = testing.shape()
     socket = {"type": "vsock", "cid": "2", "port": "4050"}
     command = shape.command(attachments(shape, quote_socket=socket))
-    assert json.loads(options(command, "-object")[1])["quote-generation-socket"] == socket
+    assert json.loads(options(command, "-object")[0])["quote-generation-socket"] == socket
 
 
 def test_network_cards_have_an_option_rom_only_if_the_shape_says_so() -> None:

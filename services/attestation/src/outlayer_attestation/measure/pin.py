@@ -41,6 +41,7 @@ class ImagePin(Document):
     Attributes:
         inputs: name -> SHA-256: locks, and ``sources`` for the list of all files that decide the bytes.
         versions: kernel, systemd-stub, edk2 and QEMU that the measurements belong to.
+        tree: package -> digest of its files in the image, so that a difference names the package.
         code_sha256: digest of the role's Python packages, to tell whether an installation runs the same code.
         metadata: components and predicted registers for one VM shape; without a configuration, so RTMR3 is open.
         not_verified_on_hardware: register -> what of it only TDX hardware can confirm.
@@ -54,6 +55,7 @@ class ImagePin(Document):
     firmware: FileArtifact
     inputs: dict[str, Sha256Hex]
     versions: dict[str, Text]
+    tree: dict[str, Sha256Hex]
     code_sha256: Sha256Hex
     metadata: ImageMetadata
     not_verified_on_hardware: dict[str, list[str]]
@@ -67,7 +69,17 @@ class ImagePin(Document):
 def differences(pinned: ImagePin, found: ImagePin) -> list[str]:
     """Where two pins differ, the cause before the effect: inputs, then artifacts, then measurements."""
     one, two = (_flat(pin.model_dump(mode="json", by_alias=True)) for pin in (pinned, found))
-    order = ("inputs", "versions", "source_date_epoch", "code_sha256", "firmware", "uki", "oci", "metadata")
+    order = (
+        "inputs",
+        "versions",
+        "source_date_epoch",
+        "code_sha256",
+        "tree",
+        "firmware",
+        "uki",
+        "oci",
+        "metadata",
+    )
 
     def rank(name: str) -> tuple[int, str]:
         top = name.split(".")[0]

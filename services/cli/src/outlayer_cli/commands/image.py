@@ -131,21 +131,72 @@ def explain(
 
 
 @app.command()
+def inputs(
+    roles: Annotated[list[str] | None, typer.Argument(help="Roles; all when none is named.")] = None,
+    out: Annotated[Path, typer.Option(help="The folder to fill.")] = Path(".build/inputs"),
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="A folder of inputs by hash, asked first.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no mirror.")] = False,
+) -> None:
+    """Pack every input of the images by hash, so that they can be rebuilt when mirrors have moved on."""
+    _audit("inputs", roles, bundle, "--out", str(out.absolute()), offline=offline)
+
+
+@app.command()
+def reproduce(
+    roles: Annotated[list[str] | None, typer.Argument(help="Roles; all when none is named.")] = None,
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="A folder of inputs by hash, asked first.")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no mirror.")] = False,
+    against: Annotated[
+        Path | None, typer.Option(help="A published image or its folder: names the files that differ.")
+    ] = None,
+) -> None:
+    """Rebuild images from a clean clone of this commit, as root, and compare with the pinned values."""
+    more = [] if against is None else ["--against", str(against.absolute())]
+    _audit("reproduce", roles, bundle, *more, offline=offline)
+
+
+def _audit(
+    command: str, roles: list[str] | None, bundles: list[Path] | None, *more: str, offline: bool
+) -> None:
+    """Run the audit tool of the checkout; its exit code is ours."""
+    import subprocess
+    import sys
+
+    from outlayer_cli.layout import repository_root
+
+    words = [sys.executable, "-m", "tools.imageaudit", command, *(roles or []), *more]
+    words += [word for folder in bundles or [] for word in ("--bundle", str(folder.absolute()))]
+    words += ["--offline"] if offline else []
+    done = subprocess.run(words, cwd=repository_root(), check=False)
+    raise typer.Exit(done.returncode)
+
+
+@app.command()
 def schema(
     context: typer.Context,
-    document: Annotated[str, typer.Argument(help="shape, metadata, host-tables or runtime-events.")],
+    document: Annotated[
+        str, typer.Argument(help="shape, metadata, host-tables, runtime-events, vm-config or pin.")
+    ],
 ) -> None:
     """Print the JSON schema of a document."""
     from outlayer_attestation.measure.hosttables import HostTables
     from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
     from outlayer_attestation.measure.model import Document
+    from outlayer_attestation.measure.pin import ImagePin
     from outlayer_attestation.measure.shape import VmShape
+    from outlayer_attestation.vm.configuration import VmConfiguration
 
     kinds: dict[str, type[Document]] = {
         "shape": VmShape,
         "metadata": ImageMetadata,
         "host-tables": HostTables,
         "runtime-events": RuntimeEvents,
+        "vm-config": VmConfiguration,
+        "pin": ImagePin,
     }
     if document not in kinds:
         raise UsageError(f"there is no document {document!r}", hint=f"one of {', '.join(kinds)}")

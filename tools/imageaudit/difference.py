@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: MIT
+"""Where two images differ: section, then file and the package that it is of, then the first byte or line."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outlayer_attestation.measure.pe import parse_pe, section_data
+from tools.imageaudit.cpio import Entry, parse
+from tools.imagebuild.listing import owner_of
+
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_MAX_LINES = 12
+_MAX_TEXT = 256 * 1024
+
+
+class AuditError(Exception):
+    """The audit cannot be done. ``hint`` says what to do."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One path that differs.
+
+    Attributes:
+        owner: the package that it came with, or what made it.
+        what: in words, and `detail` lines that show it.
+    """
+
+    path: str
+    owner: str
+    what: str
+    detail: tuple[str, ...] = ()
+
+    def text(self) -> str:
+        """As it is printed."""
+        lines = [f"{self.path} ({self.owner}): {self.what}", *(f"    {line}" for line in self.detail)]
+        return "\n".join(lines)
+
+
+def compare_images(expected: Path, found: Path, owners: Mapping[str, str]) -> list[Difference]:
+    """Compare two unified kernel images, down to the files in the initrd.
+
+    Args:
+        owners: path -> package, of the image that was built here.
+
+    Raises:
+        AuditError: one cannot be read.
+    """
+    one, two = _sections(expected), _sections(found)
+    differences = []
+    for name in dict.fromkeys([*one, *two]):
+        if one.get(name) == two.get(name):
+            continue
+        if name == ".initrd" and name in one and name in two:
+            differences += compare_trees(parse(_unpacked(one[name])), parse(_unpacked(two[name])), owners)
+            differences = differences or [
+                Difference(name, "the image", "packed otherwise; its files are the same")
+            ]
+        else:
+            what, detail = _content(one.get(name, b""), two.get(name, b""))
+            differences.append(Difference(f"section {name}", "the image", what, detail))
+    if not differences and expected.read_bytes() != found.read_bytes():
+        differences.append(
+            Difference("headers", "the image", "PE headers or the space between sections differ")
+        )
+    return differences
+
+
+def _sections(path: Path) -> dict[str, bytes]:
+    data = path.read_bytes()
+    return {section.name: bytes(section_data(data, section)) for section in parse_pe(data).sections}
+
+
+def _unpacked(data: bytes) -> bytes:
+    data = data.rstrip(b"\0") if not data.startswith(_ZSTD) else data
+    if not data.startswith(_ZSTD):
+        return data
+    program = shutil.which("zstd")
+    if program is None:
+        raise AuditError("the initrd is packed with zstd, and this machine has none", hint="apt install zstd")
+    done = subprocess.run([program, "-dc"], input=data, capture_output=True, check=False)
+    if not done.stdout:
+        raise AuditError(f"the initrd cannot be unpacked: {done.stderr.decode(errors='replace')[:200]}")
+    return done.stdout
+
+
+def compare_trees(
+    expected: Sequence[Entry], found: Sequence[Entry], owners: Mapping[str, str]
+) -> list[Difference]:
+    """File by file; the order of the files last, since it matters only when all else is the same."""
+    one, two = ({entry.path: entry for entry in entries} for entries in (expected, found))
+    differences = []
+    for path in sorted(one.keys() | two.keys()):
+        owner = owner_of(path, owners)
+        if path not in two:
+            differences.append(Difference(path, owner, "is missing in what was built here"))
+        elif path not in one:
+            differences.append(Difference(path, owner, "is only in what was built here"))
+        elif one[path] != two[path]:
+            differences.append(_entry(one[path], two[path], owner))
+    if not differences and [entry.path for entry in expected] != [entry.path for entry in found]:
+        differences.append(Difference(".initrd", "the image", "its files are the same, in another order"))
+    return differences
+
+
+def _entry(one: Entry, two: Entry, owner: str) -> Difference:
+    if one.content != two.content:
+        what, detail = _content(one.content, two.content)
+        return Difference(one.path, owner, what, detail)
+    names = ("mode", "user", "group", "mtime")
+    changed = [
+        f"{name} {getattr(one, name):{'o' if name == 'mode' else 'd'}} there,"
+        f" {getattr(two, name):{'o' if name == 'mode' else 'd'}} here"
+        for name in names
+        if getattr(one, name) != getattr(two, name)
+    ]
+    return Difference(one.path, owner, "; ".join(changed))
+
+
+def _content(one: bytes, two: bytes) -> tuple[str, tuple[str, ...]]:
+    at = next((n for n, (a, b) in enumerate(zip(one, two, strict=False)) if a != b), min(len(one), len(two)))
+    what = f"{len(one)} bytes there, {len(two)} here; the first that differs is byte {at}"
+    texts = [_text(data) for data in (one, two)]
+    if texts[0] is None or texts[1] is None:
+        window = slice(max(0, at - 8), at + 8)
+        return what, (f"there {one[window].hex(' ')}", f"here  {two[window].hex(' ')}")
+    lines = list(difflib.unified_diff(texts[0], texts[1], "there", "here", n=1, lineterm=""))
+    return what, tuple(lines[: _MAX_LINES + 2])
+
+
+def _text(data: bytes) -> list[str] | None:
+    if len(data) > _MAX_TEXT or b"\0" in data:
+        return None
+    try:
+        return data.decode().splitlines()
+    except UnicodeDecodeError:
+        return None
+
+
+def compare_listings(
+    expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]
+) -> list[Difference]:
+    """The same from published listings (``<role>.files.json``), which have hashes and no contents."""
+    differences = []
+    for path in sorted(expected.keys() | found.keys()):
+        one, two = expected.get(path), found.get(path)
+        if one == two:
+            continue
+        owner = str((one or two or {}).get("owner"))
+        if one is None or two is None:
+            where = "is only in what was built here" if one is None else "is missing in what was built here"
+            differences.append(Difference(path, owner, where))
+            continue
+        names = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+        detail = tuple(f"{name}: {one.get(name)} there, {two.get(name)} here" for name in names)
+        differences.append(Difference(path, owner, f"{', '.join(names)} differ", detail))
+    return differences

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: MIT
+"""Rebuild a role from a clean clone, and compare with the pinned values of that commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from outlayer_attestation.measure.pin import ImagePin, differences
+from tools.bootproof.programs import programs_of
+from tools.debroot.__main__ import prepare
+from tools.debroot.cache import cache_home
+from tools.debroot.fetch import Sources
+from tools.debroot.process import run
+from tools.imageaudit.difference import AuditError, Difference, compare_images, compare_listings
+from tools.imageaudit.inputs import locked
+from tools.imagebuild.locks import TOOLS
+from tools.imagepins.collect import Built, collect, pin_path, shapes_of
+
+# measured on two cores (bench/results): unpacked tool root, peak of one build, and minutes of each part
+ROOT_BYTES = 830_000_000
+SCRATCH_BYTES = 1_600_000_000
+MEMORY_BYTES = 2_000_000_000
+ROOT_MINUTES, FIRMWARE_MINUTES, BUILD_MINUTES = 1.2, 2.5, 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to rebuild and how."""
+
+    repository: Path
+    role: str
+    bundles: tuple[Path, ...]
+    offline: bool
+    against: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it: differences from the pins, in words, and from another image, file by file."""
+
+    pin: ImagePin
+    found: ImagePin
+    from_pin: tuple[str, ...]
+    from_other: tuple[Difference, ...] | None
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing differs."""
+        return not self.from_pin and not self.from_other
+
+
+def commit_of(repository: Path) -> tuple[str, bool]:
+    """The commit that is checked out, and whether the checkout has changes beside it."""
+    commit = run(["git", "rev-parse", "HEAD"], cwd=repository).strip()
+    status = run(["git", "status", "--porcelain", "--untracked-files=no"], cwd=repository).strip()
+    return commit, bool(status)
+
+
+def needs(request: Request) -> str:
+    """What it takes, before it is taken."""
+    missing = locked(request.repository, [request.role]).missing()
+    root = ROOT_BYTES if not any((cache_home() / "roots").glob("*/root")) else 0
+    disk = missing + root + SCRATCH_BYTES
+    minutes = BUILD_MINUTES + FIRMWARE_MINUTES + (ROOT_MINUTES if root else 0)
+    free = shutil.disk_usage(_existing(cache_home())).free
+    return (
+        f"needs about {disk / 1e9:.1f} GB of disk at {cache_home()} ({free / 1e9:.0f} GB are free),"
+        f" {MEMORY_BYTES / 1e9:.0f} GB of memory and {minutes:.0f} minutes on two cores;"
+        f" {missing / 1e6:.0f} MB are to be {'found in the bundle' if request.offline else 'downloaded'}"
+    )
+
+
+def _existing(path: Path) -> Path:
+    return path if path.exists() else _existing(path.parent)
+
+
+def reproduce(request: Request, commit: str, log: Path) -> Outcome:
+    """Build in a clone of that commit and compare.
+
+    Raises:
+        AuditError: the clone or the build failed.
+        DebrootError: an input is nowhere, or not what is locked.
+    """
+    scratch = cache_home() / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="reproduce-", dir=scratch) as name:
+        clone, out = Path(name) / "clone", Path(name) / "out"
+        run(["git", "clone", "--quiet", "--no-hardlinks", request.repository, clone])
+        run(["git", "checkout", "--quiet", "--detach", commit], cwd=clone)
+        for words in (["firmware"], ["build", request.role]):
+            _build(request, clone, [*words, "--out", str(out)], log)
+        return _compare(request, clone, out)
+
+
+def _build(request: Request, clone: Path, words: Sequence[str], log: Path) -> None:
+    options = [word for folder in request.bundles for word in ("--bundle", str(folder.absolute()))]
+    options += ["--offline"] if request.offline else []
+    with log.open("ab") as output:
+        done = subprocess.run(
+            [sys.executable, "-m", "tools.imagebuild", *words, *options],
+            cwd=clone,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=output,
+            stderr=output,
+            check=False,
+        )
+    if done.returncode != 0:
+        end = log.read_text(errors="replace").splitlines()[-12:]
+        raise AuditError(
+            "the build failed:\n" + "\n".join(f"  | {line}" for line in end), hint=f"the whole log is {log}"
+        )
+
+
+def _compare(request: Request, clone: Path, out: Path) -> Outcome:
+    sources = Sources.of_this_machine(request.bundles, offline=request.offline)
+    root = prepare(clone / TOOLS, sources).root
+    (shape,) = list(shapes_of(clone, request.role))[:1]
+    path = pin_path(clone, shape)
+    if not path.is_file():
+        raise AuditError(f"{path.name} is not in images/pins of this commit", hint="nothing to compare with")
+    with tempfile.TemporaryDirectory(prefix="outlayer-audit-") as folder:
+        built = Built(out, out / "firmware/OVMF.fd", programs_of(root, Path(folder)).qemu)
+        found = collect(clone, request.role, shapes_of(clone, request.role)[shape], built)
+    pin = ImagePin.from_bytes(path.read_bytes())
+    other = None
+    if request.against is not None:
+        other = tuple(_compare_files(request.against, out / request.role, request.role))
+    return Outcome(pin, found, tuple(differences(pin, found)), other)
+
+
+def _compare_files(against: Path, built: Path, role: str) -> list[Difference]:
+    """With a folder of artifacts, a listing, or a unified kernel image."""
+    listing: dict[str, dict[str, Any]] = json.loads((built / f"{role}.files.json").read_bytes())
+    file = against / f"{role}.efi" if against.is_dir() else against
+    if not file.is_file():
+        raise AuditError(f"{file} is missing", hint=f"name {role}.efi, {role}.files.json or their folder")
+    if file.suffix == ".json":
+        return compare_listings(json.loads(file.read_bytes()), listing)
+    owners = {path: str(item["owner"]) for path, item in listing.items()}
+    return compare_images(file, built / f"{role}.efi", owners)
