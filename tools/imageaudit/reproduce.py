@@ -27,7 +27,7 @@ from tools.imagepins.collect import Built, collect, pin_path, shapes_of
 
 # measured on two cores (bench/results): unpacked tool root, peak of one build, and minutes of each part
 ROOT_BYTES = 830_000_000
-SCRATCH_BYTES = 1_600_000_000
+SCRATCH_BYTES = 1_200_000_000
 MEMORY_BYTES = 2_000_000_000
 ROOT_MINUTES, FIRMWARE_MINUTES, BUILD_MINUTES = 1.2, 2.5, 1.5
 
