@@ -139,6 +139,7 @@ def test_down_then_up_keeps_projects_keys_and_calls(cli: Cli) -> None:
 
 
 def test_up_twice_in_a_row_changes_no_process(cli: Cli) -> None:
+    cli.ok("up", "--no-demo")
     before = {row["name"]: row["pid"] for row in cli.json("status")["services"]}
     cli.ok("up", "--no-demo")
     after = {row["name"]: row["pid"] for row in cli.json("status")["services"]}

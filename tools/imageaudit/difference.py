@@ -83,7 +83,6 @@ def _sections(path: Path) -> dict[str, bytes]:
 
 
 def _unpacked(data: bytes) -> bytes:
-    data = data.rstrip(b"\0") if not data.startswith(_ZSTD) else data
     if not data.startswith(_ZSTD):
         return data
     program = shutil.which("zstd")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tools.debroot.__main__ import NOT_PINNED, prepare, read_lock, report
@@ -17,7 +18,7 @@ from tools.debroot.sandbox import require_namespaces
 from tools.imagebuild.build import Inputs, build, require_root
 from tools.imagebuild.firmware import build_firmware
 from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, refresh_all, wheels_path
-from tools.imagebuild.manifest import MANIFEST, UNPINNED, is_current, manifest
+from tools.imagebuild.manifest import DEVELOPMENT, MANIFEST, UNPINNED, is_current, manifest
 from tools.imagebuild.stage import PACKAGES
 from tools.imagebuild.wheels import fetch_wheels, parse_wheels
 
@@ -61,8 +62,8 @@ def _available(lock: Lock, sources: Sources, *, allow_current: bool) -> Lock:
 
 def make(role: str, options: argparse.Namespace) -> None:
     """Build a role, unless nothing changed since the last build."""
-    out: Path = options.out / role
-    inputs = manifest(REPOSITORY, role)
+    out: Path = options.out / ("development" if options.development else "") / role
+    inputs = manifest(REPOSITORY, role) + (DEVELOPMENT if options.development else "")
     if is_current(out, inputs) and not options.force:
         print(f"{role}: nothing changed")
         return
@@ -70,6 +71,7 @@ def make(role: str, options: argparse.Namespace) -> None:
     require_namespaces()
     sources = Sources.of_this_machine(options.bundle, offline=options.offline)
     gathered = gather(REPOSITORY, role, sources, allow_current=options.allow_current)
+    gathered = replace(gathered, development=options.development)
     (out / MANIFEST).unlink(missing_ok=True)
     build(REPOSITORY, gathered, out)
     (out / MANIFEST).write_text(inputs if gathered.pinned else f"{UNPINNED}\n{inputs}")
@@ -97,6 +99,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         command.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
         if name == "build":
             command.add_argument("roles", nargs="+", choices=ROLES)
+            command.add_argument(
+                "--development", action="store_true", help="an image that talks more, and says what it is"
+            )
             command.add_argument("--force", action="store_true", help="build also when nothing changed")
     lock = commands.add_parser(
         "lock", help="resolve all locks again from the signed indexes; show what changed"

@@ -149,6 +149,8 @@ def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
     words += ["--image-id", f"outlayer-{inputs.role}"]
     for package in inputs.lock.request.packages:
         words += ["--package", package]
+    if inputs.development:
+        words += ["--kernel-command-line", "loglevel=7 systemd.show_status=yes outlayer.variant=development"]
     print(f"building the image of {inputs.role}", file=sys.stderr, flush=True)
     run_inside(
         inputs.tool_root,

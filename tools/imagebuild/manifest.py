@@ -10,6 +10,7 @@ from tools.imagebuild.locks import TOOLS, lock_path, wheels_path
 from tools.imagebuild.stage import INSIDE, PACKAGES, source_files
 
 MANIFEST = "INPUTS"
+DEVELOPMENT = "DEVELOPMENT IMAGE\n"
 UNPINNED = "NOT PINNED: built from what the archive had, not from what is locked"
 # the tool code that decides bytes; the rest of the package fetches, compares or reports
 CODE = (*INSIDE, "build.py", "oci.py", "sbom.py", "stage.py")

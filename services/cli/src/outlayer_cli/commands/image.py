@@ -131,6 +131,63 @@ def explain(
 
 
 @app.command()
+def command(
+    context: typer.Context,
+    shape: Annotated[Path, typer.Argument(help="The VM shape (JSON).")],
+    firmware: Annotated[Path, typer.Option(help="The TDX firmware.")],
+    uki: Annotated[Path, typer.Option(help="The unified kernel image.")],
+    config: Annotated[Path | None, typer.Option(help="The configuration document.")] = None,
+    secrets: Annotated[Path | None, typer.Option(help="The secrets (JSON).")] = None,
+    disk: Annotated[list[str] | None, typer.Option(help="NAME=FILE for a disk of the shape.")] = None,
+    network: Annotated[
+        list[str] | None, typer.Option(help="NAME=BACKEND for a network card, as QEMU's -netdev.")
+    ] = None,
+    share: Annotated[list[str] | None, typer.Option(help="NAME=FOLDER for a shared folder.")] = None,
+    passthrough: Annotated[
+        list[str] | None, typer.Option(help="NAME=PCI-ADDRESS of a host's device.")
+    ] = None,
+    vsock_cid: Annotated[int | None, typer.Option(help="Of the vsock device, if the shape has one.")] = None,
+    quote_port: Annotated[
+        int | None, typer.Option(help="vsock port of the host's quote generation service.")
+    ] = None,
+    qemu: Annotated[str, typer.Option(help="The program.")] = "qemu-system-x86_64",
+) -> None:
+    """Print the QEMU command that starts a shape as a trust domain: the one that was measured."""
+    import shlex
+
+    from outlayer_attestation.measure.shape import Attachments, VmShape
+
+    document = VmShape.from_bytes(_read(shape))
+    socket = None if quote_port is None else {"type": "vsock", "cid": "2", "port": str(quote_port)}
+    attachments = Attachments(
+        firmware=firmware,
+        kernel=uki,
+        configuration=config,
+        secrets=secrets,
+        disks={name: Path(value) for name, value in _pairs("--disk", disk).items()},
+        networks=_pairs("--network", network),
+        shares={name: Path(value) for name, value in _pairs("--share", share).items()},
+        passthrough=_pairs("--passthrough", passthrough),
+        vsock_cid=vsock_cid,
+        quote_socket=socket,
+    )
+    words = document.command(attachments, qemu)
+    session: Session = context.obj
+    session.result({"command": words}, shlex.join(words))
+
+
+def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
+    """``NAME=VALUE`` words."""
+    found: dict[str, str] = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value) or name in found:
+            raise UsageError(f"{option} {text!r} is not NAME=VALUE, or names a device twice")
+        found[name] = value
+    return found
+
+
+@app.command()
 def inputs(
     roles: Annotated[list[str] | None, typer.Argument(help="Roles; all when none is named.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to fill.")] = Path(".build/inputs"),
