@@ -32,3 +32,7 @@ images-lock: install | $(UV) ## resolve all packages and wheels of the images ag
 .PHONY: images-inputs
 images-inputs: install ## pack every input of the images by hash into .build/inputs
 	$(BIN)/outlayer image inputs --out .build/inputs
+
+.PHONY: bench-images
+bench-images: install images ## measure size, build, prediction and boot of the worker's image; writes bench/results
+	$(BIN)/python -m bench.images

@@ -38,6 +38,7 @@ class Deb:
     version: str
     files: tuple[tuple[str, str], ...] = ()
     depends: str = ""
+    essential: bool = False
 
 
 def build(deb: Deb, folder: Path, archive: Path) -> Path:
@@ -107,7 +108,40 @@ class Key:
         source.unlink()
 
 
-def publish(archive: Path, suite: str, packages: list[tuple[Package, Deb]], key: Key) -> None:
+@dataclass(frozen=True)
+class Source:
+    """A source package: its files are made with these bytes."""
+
+    name: str
+    version: str
+    files: tuple[tuple[str, bytes], ...]
+
+
+def _sources_index(archive: Path, sources: tuple[Source, ...]) -> str:
+    text = ""
+    for source in sources:
+        folder = archive / "pool/main" / source.name[0] / source.name
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in source.files:
+            (folder / name).write_bytes(data)
+        lines = "".join(
+            f"\n {hashlib.sha256(data).hexdigest()} {len(data)} {name}" for name, data in source.files
+        )
+        text += (
+            f"Package: {source.name}\nBinary: x\nVersion: {source.version}\nArchitecture: any\nFormat: 3.0 (quilt)\n"
+            f"Maintainer: Nobody <nobody@example.org>\n"
+            f"Directory: {folder.relative_to(archive).as_posix()}\nChecksums-Sha256:{lines}\n\n"
+        )
+    return text
+
+
+def publish(
+    archive: Path,
+    suite: str,
+    packages: list[tuple[Package, Deb]],
+    key: Key,
+    sources: tuple[Source, ...] = (),
+) -> None:
     """Write dists/<suite> with a signed InRelease that lists the packages."""
     folder = archive / "dists" / suite
     index = folder / "main/binary-amd64/Packages"
@@ -115,20 +149,27 @@ def publish(archive: Path, suite: str, packages: list[tuple[Package, Deb]], key:
     text = ""
     for package, deb in packages:
         depends = f"Depends: {deb.depends}\n" if deb.depends else ""
+        depends += "Essential: yes\n" if deb.essential else ""
         text += (
             f"Package: {package.package}\nVersion: {package.version}\nArchitecture: {ARCHITECTURE}\n{depends}"
             f"Filename: {package.filename}\nSize: {package.size}\nSHA256: {package.sha256}\n"
             f"Description: made up\n\n"
         )
     index.write_text(text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
+    listed = folder / "main/source/Sources"
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    listed.write_text(_sources_index(archive, sources))
+    hashes = "".join(
+        f" {hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_size} {path.relative_to(folder)}\n"
+        for path in (index, listed)
+    )
     now = datetime.now(UTC)
     key.sign(
         f"Origin: Debian\nLabel: Debian\nSuite: {suite}\nCodename: {suite}\n"
         f"Date: {format_datetime(now - timedelta(hours=1), usegmt=True)}\n"
         f"Valid-Until: {format_datetime(now + timedelta(days=7), usegmt=True)}\n"
         f"Architectures: {ARCHITECTURE}\nComponents: main\nSHA256:\n"
-        f" {digest} {len(text.encode())} main/binary-amd64/Packages\n",
+        f"{hashes}",
         folder / "InRelease",
     )
 

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from tests.contracts.fakedebian import Deb, Quiet, build, lock_of, locked, serve
 from tools.debroot.errors import CorruptInputError, FetchError, InputsMovedError
 from tools.debroot.fetch import Sources, bundle, fetch
-from tools.debroot.lockfile import Lock
+from tools.debroot.lockfile import Lock, SourceFile
 from tools.debroot.mirror import Mirrors
 
 HELLO = Deb("hello", "1.0-1", (("usr/bin/hello", "#!/bin/sh\necho hello\n"),))
@@ -121,3 +123,25 @@ def test_a_broken_mirror_is_not_taken_for_a_package_that_moved(
     handler.failure = 404
     with pytest.raises(InputsMovedError):
         fetch(lock, sources(tmp_path, url))
+
+
+def test_tarballs_of_a_source_package_are_fetched_bundled_and_checked(
+    tmp_path: Path, archive: Path, lock: Lock
+) -> None:
+    data = b"sources"
+    file = SourceFile(
+        "fw", "1-1", "pool/main/f/fw/fw_1.orig.tar.xz", len(data), hashlib.sha256(data).hexdigest(), "trixie"
+    )
+    path = archive / file.filename
+    path.parent.mkdir(parents=True)
+    path.write_bytes(data)
+    with_source = replace(lock, sources=(file,))
+    found = fetch(with_source, sources(tmp_path, archive))
+    assert found[file.sha256].read_bytes() == data
+    assert bundle(with_source, sources(tmp_path, None), tmp_path / "bundle") > 0
+    assert (
+        fetch(with_source, Sources((tmp_path / "bundle",), tmp_path / "empty", None)).keys() == found.keys()
+    )
+    flip(tmp_path / "bundle" / file.local_name)
+    with pytest.raises(CorruptInputError):
+        fetch(with_source, Sources((tmp_path / "bundle",), tmp_path / "empty", None))

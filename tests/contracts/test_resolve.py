@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.contracts.fakedebian import Deb, Key, build, locked, need, publish, request, serve
+from tests.contracts.fakedebian import Deb, Key, Source, build, locked, need, publish, request, serve
 from tools.debroot.__main__ import main, read_lock
 from tools.debroot.errors import CommandError, DebrootError, LockError, SignatureError
-from tools.debroot.lockfile import Lock, Package
+from tools.debroot.lockfile import Lock, Package, Request, parse
 from tools.debroot.mirror import Mirrors, parse_uris
 from tools.debroot.resolve import check_index, resolve
 
@@ -34,13 +35,16 @@ class Archive:
         self.publish("trixie", LIBRARY, TOOL)
         self.publish("trixie-security")
 
-    def publish(self, suite: str, *debs: Deb) -> None:
+    def publish(self, suite: str, *debs: Deb, sources: tuple[Source, ...] = ()) -> None:
         archive = self.security if suite.endswith("-security") else self.main
         rows = [(self._package(deb, archive, suite), deb) for deb in debs]
-        publish(archive, suite, rows, self.key)
+        publish(archive, suite, rows, self.key, sources)
 
     def _package(self, deb: Deb, archive: Path, suite: str) -> Package:
         return locked(deb, build(deb, self.folder / "trees" / suite, archive), archive, suite)
+
+    def answer(self, asked: Request) -> Lock:
+        return resolve(asked, self.mirrors, self.key.keyring)
 
     def resolve(self, *packages: str, **versions: str) -> Lock:
         return resolve(request(*packages, suites=SUITES, **versions), self.mirrors, self.key.keyring)
@@ -146,3 +150,53 @@ def test_the_mirror_is_read_out_of_apts_own_answer_and_strangers_are_passed_over
     main_archive, security = parse_uris(answer)
     assert main_archive == "http://mirror.example.org/debian"
     assert security == "http://mirror.example.org/debian-security"
+
+
+# --- what the images ask for besides ---
+
+
+def test_essential_packages_come_only_if_they_are_asked_for(archive: Archive) -> None:
+    archive.publish("trixie", LIBRARY, TOOL, Deb("base", "1", essential=True))
+    asked = request("tool", suites=SUITES)
+    assert [item.package for item in archive.answer(asked).packages] == ["library", "tool"]
+    wanted = archive.answer(replace(asked, essential=True)).packages
+    assert [item.package for item in wanted] == ["base", "library", "tool"]
+
+
+def test_a_package_comes_from_the_suite_that_is_named_for_it_and_no_other_does(archive: Archive) -> None:
+    newer = (Deb("library", "9.0-1"), Deb("tool", "2:9.1-1", depends="library (>= 1.0)"))
+    archive.publish("trixie-backports", *newer)
+    suites = ("trixie", "trixie-backports")
+    asked = replace(request("tool", suites=suites), suite_of={"tool": "trixie-backports"})
+    lock = archive.answer(replace(asked, suite_of={"tool": "trixie-backports", "library": "trixie"}))
+    assert [(item.package, item.version, item.suite) for item in lock.packages] == [
+        ("library", "1.0-1", "trixie"),
+        ("tool", "2:9.1-1", "trixie-backports"),
+    ]
+
+
+def test_a_source_package_is_locked_by_its_tarballs_in_the_newest_version(archive: Archive) -> None:
+    def source(version: str) -> Source:
+        files = (
+            (f"fw_{version}.orig.tar.xz", b"up"),
+            (f"fw_{version}.debian.tar.xz", b"deb"),
+            (f"fw_{version}.dsc", b"d"),
+        )
+        return Source("fw", f"{version}-1", files)
+
+    archive.publish("trixie", LIBRARY, sources=(source("1.0"), Source("other", "7", (("o.tar", b"x"),))))
+    archive.publish("trixie-security", sources=(source("1.1"),))
+    asked = replace(request("library", suites=SUITES), sources=("fw",))
+    lock = archive.answer(asked)
+    assert [(item.filename.rpartition("/")[2], item.version, item.suite) for item in lock.sources] == [
+        ("fw_1.1.debian.tar.xz", "1.1-1", "trixie-security"),
+        ("fw_1.1.orig.tar.xz", "1.1-1", "trixie-security"),
+    ]
+    for item in lock.sources:
+        assert (archive.security / item.filename).stat().st_size == item.size
+    assert parse(lock.to_text()) == lock
+
+
+def test_a_source_package_that_is_not_there_is_named(archive: Archive) -> None:
+    with pytest.raises(LockError, match="no verified index holds a source package fw"):
+        archive.answer(replace(request("library", suites=SUITES), sources=("fw",)))

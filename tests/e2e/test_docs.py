@@ -14,7 +14,14 @@ from tests.e2e.conftest import ROOT, Cli
 
 pytestmark = pytest.mark.e2e
 
-PAGES = sorted(path for kind in ("tutorial", "how-to") for path in (ROOT / "docs" / kind).glob("*.md"))
+# these build and boot images: tests/images runs them
+OF_IMAGES = {"reproduce-an-image", "run-an-image"}
+PAGES = sorted(
+    path
+    for kind in ("tutorial", "how-to")
+    for path in (ROOT / "docs" / kind).glob("*.md")
+    if path.stem not in OF_IMAGES
+)
 # what starts, stops or tests everything is run by other tests, or is what runs this one
 NOT_HERE = {"make up", "make down", "make test"}
 BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)

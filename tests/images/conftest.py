@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,18 @@ def run(*words: str, timeout: float = 2400, **more: object) -> subprocess.Comple
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done
+
+
+def run_page(name: str, cwd: Path) -> str:
+    """Run the shell blocks of a how-to, in order; returns what they said."""
+    page = (ROOT / f"docs/how-to/{name}.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert blocks
+    environment = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
+    words = ["bash", "-c", "set -e\n" + "\n".join(blocks)]
+    done = subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
+    return done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlayer_attestation.measure import testing
-from tests.images.conftest import ROOT, run
+from tests.images.conftest import ROOT, run, run_page
 from tools.debroot.errors import CorruptInputError, InputsMovedError
 from tools.debroot.fetch import Sources
 from tools.debroot.mirror import Mirrors
@@ -309,20 +309,9 @@ def test_one_flipped_byte_in_a_package_stops_the_build(
 
 @pytest.mark.images
 @pytest.mark.timeout(2400)
-@pytest.mark.skipif(
-    os.environ.get("OUTLAYER_RUN_REPRO") != "1", reason="two more builds: make images-repro runs this"
-)
 def test_every_command_of_the_page_on_reproducing_runs(bundle: Path, tmp_path: Path) -> None:
     del bundle
-    page = (ROOT / "docs/how-to/reproduce-an-image.md").read_text()
-    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    environment = {**os.environ, "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", "set -e\n" + "\n".join(blocks)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("worker: REPRODUCED") == 2
+    assert run_page("reproduce-an-image", tmp_path).count("worker: REPRODUCED") == 2
 
 
 def test_a_role_that_does_not_exist_is_named() -> None:

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import run
+from tests.images.conftest import ROOT, run, run_page
+from tools.imagebuild.manifest import is_pinned
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
 
 
-def boot(role: str) -> str:
-    return run("-m", "tools.bootproof", role, "--allow-current", "--seconds", "600").stdout
-
-
 def test_the_worker_boots_to_healthy_and_every_event_is_the_predicted_one(worker: Path) -> None:
-    del worker
-    said = boot("worker")
+    if not is_pinned(worker):
+        said = run("-m", "tools.bootproof", "worker", "--allow-current").stdout
+    else:
+        said = run_page("run-an-image", ROOT)
     assert "worker: healthy after" in said
     assert "rtmr3 3" in said
     assert "NOT SHOWN HERE, only TDX hardware can" in said
@@ -30,4 +29,5 @@ def test_the_worker_boots_to_healthy_and_every_event_is_the_predicted_one(worker
 )
 def test_the_coordinator_boots_to_healthy_and_every_event_is_the_predicted_one(coordinator: Path) -> None:
     del coordinator
-    assert "coordinator: healthy after" in boot("coordinator")
+    said = run("-m", "tools.bootproof", "coordinator", "--allow-current").stdout
+    assert "coordinator: healthy after" in said
