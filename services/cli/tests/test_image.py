@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -331,3 +332,41 @@ def test_a_file_that_is_too_large_is_not_read(files: Files, capsys: pytest.Captu
         file.truncate(65 * 1024**2)
     code, _ = files.measure(capsys)
     assert code == 3
+
+
+# --- the command that starts a shape ---------------------------------------------------------------------------
+
+
+def test_the_command_of_a_shape_is_printed_for_a_shell(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = json.loads((files.folder / "shape.json").read_text())
+    document["devices"] = [{"kind": "network", "name": "net"}, {"kind": "disk", "name": "data"}]
+    shape = files.write("other.json", json.dumps(document).encode())
+    words = ["image", "command", shape, "--firmware", "F.fd", "--uki", "a b.efi", "--config", "c.json"]
+    words += ["--network", "net=tap,ifname=tap0", "--disk", "data=d.raw", "--quote-port", "4050"]
+    assert run(words) == 0
+    line = capsys.readouterr().out.strip()
+    assert "\n" not in line
+    read = shlex.split(line)
+    assert read[read.index("-kernel") + 1] == "a b.efi"
+    assert "tap,ifname=tap0,id=net" in read
+    assert "name=opt/outlayer/config,file=c.json" in read
+    assert '"port":"4050"' in line
+    assert run(["--json", *words]) == 0
+    assert json.loads(capsys.readouterr().out)["command"] == read
+
+
+@pytest.mark.parametrize("text", ["net", "=x", "net="])
+def test_a_device_that_is_not_name_and_value_is_refused(
+    files: Files, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    words = ["image", "command", files.path("shape.json"), "--firmware", "F", "--uki", "K", "--network", text]
+    assert run(words) == 3
+    assert "is not NAME=VALUE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["shape", "metadata", "host-tables", "runtime-events", "vm-config", "pin"])
+def test_every_document_has_a_schema(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run(["--json", "image", "schema", name]) == 0
+    assert json.loads(capsys.readouterr().out)["type"] == "object"
