@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import ROOT
+from outlayer_attestation.measure.image import uki_digests
+from tests.images.conftest import ROOT, run
+from tests.images.unpack import layer_of
 
 ALL = os.environ.get("OUTLAYER_RUN_REPRO") == "1"
 NOT_HERE = "one role is enough here: make images-repro builds all twice"
@@ -90,3 +92,25 @@ def test_the_firmware_is_the_same_under_other_surroundings(firmware: Path, tmp_p
         if (shared / name).is_dir():
             (cache / name).symlink_to(shared / name)
     assert_same(firmware.parent, elsewhere(tmp_path, "firmware", cache=cache) / "firmware")
+
+
+@pytest.mark.skipif(not ALL, reason=NOT_HERE)
+def test_a_development_image_has_other_measurements_and_says_what_it_is(worker: Path, tmp_path: Path) -> None:
+    run(
+        "-m",
+        "tools.imagebuild",
+        "build",
+        "worker",
+        "--development",
+        "--out",
+        str(tmp_path),
+        "--allow-current",
+    )
+    ours = uki_digests((worker / "worker.efi").read_bytes())
+    other = uki_digests((tmp_path / "development/worker/worker.efi").read_bytes())
+    assert other.authenticode != ours.authenticode
+    assert other.initrd != ours.initrd
+    assert other.kernel_authenticode == ours.kernel_authenticode
+    assert "outlayer.variant=development" in other.command_line
+    configuration, _ = layer_of(tmp_path / "development/worker/worker.oci")
+    assert configuration["config"]["Labels"]["org.outlayer.variant"] == "development"
