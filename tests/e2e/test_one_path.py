@@ -14,7 +14,10 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import ARTIFACTS, Cli
+from outlayer_attestation.measure.pin import ImagePin
+from outlayer_attestation.simulated import ROLE_PACKAGES, installed_code_digest
+from outlayer_cli.measurement_set import of_pin
+from tests.e2e.conftest import ARTIFACTS, ROOT, Cli
 
 pytestmark = pytest.mark.e2e
 
@@ -22,6 +25,18 @@ pytestmark = pytest.mark.e2e
 def test_up_prints_what_it_did_and_where_things_are(up_output: str, cli: Cli) -> None:
     for words in ("SIMULATED", "verify", "curl", str(cli.state / "logs"), "credentials"):
         assert words in up_output
+
+
+def test_up_registers_the_measurements_of_the_pinned_image_or_says_why_not(up_output: str, cli: Cli) -> None:
+    pin = ImagePin.from_bytes((ROOT / "images/pins/worker-small.json").read_bytes())
+    registered = json.loads((cli.state / "tdx/worker.measurements.json").read_text())
+    if pin.code_sha256 == installed_code_digest(ROLE_PACKAGES["worker"]).hex():
+        assert "those pinned for the image worker-small" in up_output
+        configuration = (cli.state / "tdx/worker.config.json").read_bytes()
+        assert registered == of_pin(pin, configuration).to_json()
+    else:
+        assert "derived from the installed code, which is not that of the pinned image" in up_output
+        assert registered["rtmr1"] != pin.metadata.measurements.rtmr1
 
 
 def test_the_curl_line_that_up_prints_works(up_output: str, cli: Cli) -> None:
