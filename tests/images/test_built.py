@@ -13,6 +13,7 @@ from outlayer_attestation.vm.roles import ROLES
 from tests.images.conftest import IMAGES, ROOT, run
 from tests.images.unpack import cpio_of, entries, layer_of
 from tools.imagebuild.manifest import is_pinned
+from tools.imagebuild.stage import NOT_IN_IMAGES, belongs
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(2400)]
 
@@ -105,10 +106,22 @@ def test_the_kernel_image_holds_the_code_of_the_checkout(
     site = "usr/lib/outlayer/site-packages"
     for name in ("attestation", "near", role):
         top = ROOT / f"services/{name}/src"
-        sources = [path for path in top.rglob("*.py") if path.is_file()]
+        sources = [path for path in top.rglob("*.py") if belongs(path.relative_to(top))]
         assert sources
         for path in sources:
             assert trees[role][f"{site}/{path.relative_to(top).as_posix()}"][3] == path.read_bytes()
+
+
+@pytest.mark.parametrize("role", ROLE_NAMES)
+def test_no_image_can_simulate_a_platform_and_no_folder_is_left_over(
+    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+) -> None:
+    site = "usr/lib/outlayer/site-packages"
+    for name in NOT_IN_IMAGES:
+        assert not [path for path in trees[role] if path.startswith(f"{site}/{name}")], name
+    folders = {path for path, (mode, *_) in trees[role].items() if mode & 0o170000 == 0o040000}
+    full = {path.rpartition("/")[0] for path in trees[role]}
+    assert folders - full <= {"dev", "proc", "sys", "run", "tmp", "root", "var/lib", "var/tmp"}
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)

@@ -40,7 +40,7 @@ class Content:
     uki_left_out: tuple[str, ...]
 
     def keeps(self, path: PurePosixPath) -> bool:
-        """Whether a file, link or empty folder stays, libraries aside."""
+        """Whether a file or link stays, libraries aside."""
         if path.parts[:3] == ("usr", "lib", "python3.13"):
             inner = PurePosixPath(*path.parts[3:])
             if any(matches(inner, pattern) for pattern in _below(self.left_out_of_python)):
@@ -48,6 +48,10 @@ class Content:
         if path.parts[: len(UNITS.parts)] == UNITS.parts:
             return self._keeps_unit(path.parts[len(UNITS.parts) :])
         return any(matches(path, pattern) for pattern in expanded(self.kept))
+
+    def keeps_empty(self, path: PurePosixPath) -> bool:
+        """Whether a folder stays that has nothing in it: one that is named without a pattern."""
+        return path.as_posix() in expanded(self.kept)
 
     def _keeps_unit(self, parts: tuple[str, ...]) -> bool:
         """A unit file, a drop-in of one, or a link to one in another's .wants."""

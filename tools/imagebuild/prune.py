@@ -178,5 +178,5 @@ def _remove_empty(root: Path, content: Content) -> None:
     for inside, _, _ in os.walk(root, topdown=False):
         folder = Path(inside)
         path = PurePosixPath(folder.relative_to(root).as_posix())
-        if folder != root and not content.keeps(path) and not any(folder.iterdir()):
+        if folder != root and not content.keeps_empty(path) and not any(folder.iterdir()):
             folder.rmdir()

@@ -8,7 +8,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from tools.debroot.lockfile import Lock
 from tools.debroot.sandbox import Bind, run_inside
@@ -23,6 +23,15 @@ PACKAGES: Mapping[str, tuple[str, ...]] = {
 }
 # the tool code that runs inside mkosi
 INSIDE = ("__init__.py", "content.py", "elf.py", "layer.py", "listing.py", "packages.py", "prune.py")
+# of the packages, what stands in for hardware or serves tests: no image can make a simulated quote
+NOT_IN_IMAGES = frozenset(
+    {
+        "outlayer_attestation/platform",
+        "outlayer_attestation/simulated.py",
+        "outlayer_attestation/testing.py",
+        "outlayer_attestation/measure/testing.py",
+    }
+)
 _SKIPPED = {"__pycache__", "locks", "pins", "shapes"}
 _INDEX = """\
 set -eu
@@ -45,6 +54,11 @@ def source_files(top: Path) -> list[Path]:
         and path.suffix not in (".pyc", ".pyo")
     ]
     return sorted(found, key=lambda path: path.relative_to(top).parts)
+
+
+def belongs(path: PurePath) -> bool:
+    """Whether a file of our packages comes into an image."""
+    return not any(each.as_posix() in NOT_IN_IMAGES for each in (path, *path.parents))
 
 
 def stage_definition(repository: Path, target: Path) -> None:
@@ -84,7 +98,7 @@ def stage_code(
         _unpack(name, wheel, site)
     for name in PACKAGES[role]:
         source = repository / "services" / name / "src"
-        _copy(source, source_files(source), site)
+        _copy(source, [path for path in source_files(source) if belongs(path.relative_to(source))], site)
     document = {
         "format": "outlayer/image/v1",
         "role": role,
