@@ -310,6 +310,8 @@ def test_one_flipped_byte_in_a_package_stops_the_build(
 @pytest.mark.timeout(2400)
 def test_every_command_of_the_page_on_reproducing_runs(bundle: Path, tmp_path: Path) -> None:
     del bundle
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=False).returncode:
+        pytest.skip("this is no checkout of git, so there is no commit to clone")
     assert run_page("reproduce-an-image", tmp_path).count("worker: REPRODUCED") == 2
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -172,32 +173,38 @@ def first_child(process: subprocess.Popen[bytes], log: Path) -> int:
     raise AssertionError(f"the container did not start: {log.read_text()[-2000:]}")
 
 
-@pytest.fixture(scope="module")
-def container(root: Path, worker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+@contextmanager
+def running(root: Path, layout: Path, log: Path) -> Iterator[Container]:
+    """A container whose service is healthy, for the length of the block."""
     if shutil.which("nsenter") is None:
         pytest.skip("this machine has no nsenter")
     if not Path("/dev/net/tun").exists():
         pytest.skip("this machine has no /dev/net/tun for a network that leads nowhere")
-    log = tmp_path_factory.mktemp("log") / "log"
     given = {
         "OUTLAYER_CONFIG": json.dumps(CONFIG),
         "OUTLAYER_SECRETS": json.dumps(SECRETS),
         "NOT_ASKED_FOR": "x",
     }
-    process = start(root, worker / "worker.oci", given, log)
-    running = Container(process, first_child(process, log), log)
+    process = start(root, layout, given, log)
+    found = Container(process, first_child(process, log), log)
     try:
         for _ in range(120):
             assert process.poll() is None, log.read_text()
-            if running.page("/health")[0] == 200:
+            if found.page("/health")[0] == 200:
                 break
             time.sleep(0.5)
         else:
             raise AssertionError(log.read_text()[-3000:])
-        yield running
+        yield found
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def container(root: Path, worker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
+    with running(root, worker / "worker.oci", tmp_path_factory.mktemp("log") / "log") as found:
+        yield found
 
 
 def test_the_service_is_healthy_and_the_platform_is_said_to_measure(container: Container) -> None:
@@ -274,6 +281,7 @@ def test_a_container_without_net_admin_does_not_start(root: Path, worker: Path, 
     assert "cap_add: [NET_ADMIN]" in done.stderr
 
 
-def test_the_container_stops_at_a_word(container: Container) -> None:
-    os.kill(container.pid, signal.SIGTERM)
-    assert container.process.wait(timeout=40) in (0, 143, -signal.SIGTERM)
+def test_the_container_stops_at_a_word(root: Path, worker: Path, tmp_path: Path) -> None:
+    with running(root, worker / "worker.oci", tmp_path / "log") as own:
+        os.kill(own.pid, signal.SIGTERM)
+        assert own.process.wait(timeout=40) in (0, 143, -signal.SIGTERM)
