@@ -370,3 +370,31 @@ def test_a_device_that_is_not_name_and_value_is_refused(
 def test_every_document_has_a_schema(capsys: pytest.CaptureFixture[str], name: str) -> None:
     assert run(["--json", "image", "schema", name]) == 0
     assert json.loads(capsys.readouterr().out)["type"] == "object"
+
+
+@pytest.mark.parametrize("shape", ["worker-small", "coordinator-small"])
+def test_a_pin_is_measured_with_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], shape: str
+) -> None:
+    pin = Path(__file__).resolve().parents[3] / f"images/pins/{shape}.json"
+    if not pin.is_file():
+        pytest.skip("this installation has no pins")
+    config = tmp_path / "config.json"
+    config.write_text("{}")
+    words = [
+        "image",
+        "measure",
+        "--metadata",
+        str(pin),
+        "--role",
+        shape.partition("-")[0],
+        "--config",
+        str(config),
+    ]
+    assert run(["--json", *words]) == 0
+    found = json.loads(capsys.readouterr().out)
+    pinned = json.loads(pin.read_text())["metadata"]["measurements"]
+    assert found["rtmr3_predicted"]
+    assert {**found["measurements"], "rtmr3": ""} == {**pinned, "rtmr3": ""}
+    assert found["measurements"]["rtmr3"] != pinned["rtmr3"]
+    assert found["not_verified_on_hardware"]["rtmr0"]

@@ -48,7 +48,7 @@ def measure(
     cmdline: Annotated[str | None, typer.Option(help="Its command line, or @file.")] = None,
     shape: Annotated[Path | None, typer.Option(help="The VM shape (JSON).")] = None,
     metadata: Annotated[
-        Path | None, typer.Option(help="Published metadata; no other file is needed.")
+        Path | None, typer.Option(help="Published metadata, or a pin; no other file is needed.")
     ] = None,
     dstack: Annotated[Path | None, typer.Option(help="A dstack vm_config, or a GetQuote reply.")] = None,
     host_tables: Annotated[Path | None, typer.Option(help="ACPI tables of the shape (JSON).")] = None,
@@ -74,7 +74,7 @@ def measure(
     runtime = _runtime(role, config, runtime_events, app_compose)
     if metadata is not None:
         _refuse_with("--metadata", firmware, uki, kernel, initrd, cmdline, shape, dstack, host_tables, qemu)
-        document = ImageMetadata.from_bytes(_read(metadata))
+        document = _metadata(_read(metadata))
         document.predict()
         if runtime is not None:
             document = ImageMetadata.make(
@@ -276,6 +276,16 @@ def _read(path: Path, limit: int = _MAX_DOCUMENT) -> bytes:
     if path.stat().st_size > limit:
         raise UsageError(f"{path} has more than {limit} bytes", hint="is it the right file?")
     return path.read_bytes()
+
+
+def _metadata(data: bytes) -> ImageMetadata:
+    """Published metadata, or that in a pin."""
+    from outlayer_attestation.measure import pin
+    from outlayer_attestation.measure.metadata import ImageMetadata
+
+    if f'"{pin.FORMAT}"'.encode() in data[:200]:
+        return pin.ImagePin.from_bytes(data).metadata
+    return ImageMetadata.from_bytes(data)
 
 
 def _mapped(path: Path) -> memoryview:
