@@ -99,3 +99,12 @@ def test_a_pin_names_the_first_cause_first(pin: ImagePin) -> None:
 def test_a_pin_reads_back_as_itself(pin: ImagePin) -> None:
     assert ImagePin.from_bytes(pin.to_text()) == pin
     pin.metadata.predict()
+
+
+def test_a_pin_that_names_another_image_than_it_describes_is_refused(pin: ImagePin) -> None:
+    text = pin.to_text().replace(
+        f'"uki": {{\n    "sha256": "{pin.uki.sha256}"', f'"uki": {{\n    "sha256": "{"0" * 64}"', 1
+    )
+    assert text != pin.to_text()
+    with pytest.raises(MetadataError, match="of another image than the pin names"):
+        ImagePin.from_bytes(text)

@@ -25,6 +25,7 @@ IDLE_SECONDS: Final = 60.0
 BODY_SECONDS: Final = 10.0
 MAX_SOCKET_PATH: Final = 107
 MAX_CONNECTIONS: Final = 128
+REPORT_DATA_SIZE: Final = 64
 
 _REASONS: Final = {
     200: "OK",
@@ -62,6 +63,18 @@ Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[Non
 def json_reply(value: Mapping[str, Any], status: int = 200) -> Reply:
     """A JSON object, in its shortest form."""
     return Reply(json.dumps(value, separators=(",", ":")).encode(), status)
+
+
+def report_data_of(parameters: Mapping[str, Any]) -> bytes:
+    """REPORTDATA of a request for a quote, 64 bytes: zeros follow what was given. Raises ``BadRequest``."""
+    text = parameters.get("report_data")
+    try:
+        given = bytes.fromhex(text if isinstance(text, str) else "-")
+    except ValueError as error:
+        raise BadRequest(400, "report_data is not hex") from error
+    if not 0 < len(given) <= REPORT_DATA_SIZE:
+        raise BadRequest(400, f"report_data has 1 to {REPORT_DATA_SIZE} bytes, not {len(given)}")
+    return given.ljust(REPORT_DATA_SIZE, b"\0")
 
 
 @dataclass(frozen=True, slots=True)

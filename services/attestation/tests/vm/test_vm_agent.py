@@ -16,11 +16,13 @@ from typing import Any
 
 import pytest
 
+from outlayer_attestation.agent_http import BadRequest, report_data_of
 from outlayer_attestation.dstack import GuestAgent
 from outlayer_attestation.errors import GuestAgentError, VmError
 from outlayer_attestation.measure import eventlog, explain
 from outlayer_attestation.measure.registers import extend
 from outlayer_attestation.measure.runtime import role_events, runtime_events
+from outlayer_attestation.measure.shape import CONFIGURATION_FILE, SECRETS_FILE
 from outlayer_attestation.vm import prepare as preparation
 from outlayer_attestation.vm.__main__ import announcement
 from outlayer_attestation.vm.container import given_to_container, service_environment
@@ -58,8 +60,8 @@ def make_places(
     for path, text in {
         root / "usr/lib/outlayer/image.json": json.dumps(image),
         root / "proc/cpuinfo": f"processor : 0\nflags\t\t: fpu {'tdx_guest' if tdx else ''} nx\n",
-        places.host_file("config"): json.dumps(document(role)),
-        places.host_file("secrets"): json.dumps(SECRETS[role]),
+        places.host_file(CONFIGURATION_FILE): json.dumps(document(role)),
+        places.host_file(SECRETS_FILE): json.dumps(SECRETS[role]),
     }.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -85,7 +87,7 @@ def register(monkeypatch: pytest.MonkeyPatch) -> FakeRegister:
 def test_role_config_and_ready_are_extended_in_this_order(tmp_path: Path, register: FakeRegister) -> None:
     places = make_places(tmp_path, tdx=True)
     status = prepare_vm(places, NOW)
-    events = role_events("worker", places.host_file("config").read_bytes())
+    events = role_events("worker", places.host_file(CONFIGURATION_FILE).read_bytes())
     assert register.digests == [event.digest_v2() for event in events]
     assert [event.name for event in status.events] == ["role", "config", "ready"]
     assert status.tdx
@@ -159,10 +161,10 @@ def test_secrets_are_for_their_user_alone_and_in_nothing_that_is_shown(tmp_path:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("config", None, "the host gave no config"),
-        ("config", b"{}", "configuration"),
-        ("secrets", None, "lacks the secrets"),
-        ("secrets", b"\xff", "secrets are not JSON"),
+        (CONFIGURATION_FILE, None, "the host gave no config"),
+        (CONFIGURATION_FILE, b"{}", "configuration"),
+        (SECRETS_FILE, None, "lacks the secrets"),
+        (SECRETS_FILE, b"\xff", "secrets are not JSON"),
     ],
 )
 @pytest.mark.usefixtures("owned")
@@ -182,7 +184,7 @@ def test_what_the_host_gives_wrongly_stops_the_vm(
 @pytest.mark.usefixtures("owned")
 def test_a_configuration_of_another_role_is_not_extended(tmp_path: Path, register: FakeRegister) -> None:
     places = make_places(tmp_path, tdx=True)
-    places.host_file("config").write_bytes(encoded(document("coordinator")))
+    places.host_file(CONFIGURATION_FILE).write_bytes(encoded(document("coordinator")))
     with pytest.raises(VmError, match="image of role worker"):
         prepare_vm(places, NOW)
     assert register.digests == []
@@ -211,7 +213,7 @@ def test_the_event_log_beside_a_quote_is_the_predicted_one(tmp_path: Path) -> No
     places = make_places(tmp_path)
     status = prepare_vm(places, NOW)
     log = eventlog.parse_dstack(json.dumps(dstack_event_log(status)))
-    predicted = runtime_events(role_events("worker", places.host_file("config").read_bytes()), 2)
+    predicted = runtime_events(role_events("worker", places.host_file(CONFIGURATION_FILE).read_bytes()), 2)
     assert explain.compare(predicted, log) == []
 
 
@@ -271,7 +273,7 @@ def test_a_quote_is_asked_over_64_bytes_and_the_entry_is_removed(
 ) -> None:
     fake = FakeConfigfs(tmp_path / "report", quote=b"quote")
     fake.install(monkeypatch)
-    assert QuoteSource(fake.reports).quote(b"\1\2") == b"quote"
+    assert QuoteSource(fake.reports).quote(b"\1\2" + bytes(62)) == b"quote"
     assert fake.asked == [b"\1\2" + bytes(62)]
     assert list(fake.reports.iterdir()) == []
 
@@ -290,14 +292,25 @@ def test_a_report_that_is_not_ours_is_refused(
     fake = FakeConfigfs(tmp_path / "report", **what)
     fake.install(monkeypatch)
     with pytest.raises(VmError, match=words):
-        QuoteSource(fake.reports).quote(b"\1")
+        QuoteSource(fake.reports).quote(bytes(64))
     assert list(fake.reports.iterdir()) == []
 
 
-@pytest.mark.parametrize("data", [b"", bytes(65)])
-def test_report_data_has_1_to_64_bytes(tmp_path: Path, data: bytes) -> None:
-    with pytest.raises(VmError, match="1 to 64 bytes"):
+@pytest.mark.parametrize("data", [b"", bytes(63), bytes(65)])
+def test_a_quote_is_over_exactly_64_bytes(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(VmError, match="64 bytes"):
         QuoteSource(tmp_path).quote(data)
+
+
+@pytest.mark.parametrize(("given", "padded"), [("ff", b"\xff" + bytes(63)), ("01" * 64, b"\1" * 64)])
+def test_report_data_of_a_request_is_padded_with_zeros(given: str, padded: bytes) -> None:
+    assert report_data_of({"report_data": given}) == padded
+
+
+@pytest.mark.parametrize("given", ["", "0", "zz", "00" * 65, 7, None])
+def test_report_data_that_is_not_1_to_64_bytes_in_hex_is_refused(given: Any) -> None:
+    with pytest.raises(BadRequest):
+        report_data_of({"report_data": given})
 
 
 # --- answers -------------------------------------------------------------------------------------------------
@@ -357,7 +370,10 @@ async def test_status_pages_say_what_was_measured(short: Path) -> None:
         code, body = await asyncio.to_thread(get, port, "/status")
         assert code == 200
         assert VmStatus.from_bytes(body).role == "worker"
-        assert await asyncio.to_thread(get, port, "/config") == (200, places.host_file("config").read_bytes())
+        assert await asyncio.to_thread(get, port, "/config") == (
+            200,
+            places.host_file(CONFIGURATION_FILE).read_bytes(),
+        )
         assert await asyncio.to_thread(get, port, "/event-log") == (200, b"log")
         code, body = await asyncio.to_thread(get, port, "/run/outlayer/secrets/worker-token")
         assert code == 404

@@ -7,7 +7,6 @@ image's. A developer who changed a line runs other code than the image; then the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +38,7 @@ class WorkerMeasurements:
 
 def configuration_document(settings: Mapping[str, str]) -> bytes:
     """The document that a VM with these settings would be given. Raises ``VmError``."""
-    document = {
-        "format": "outlayer/vm-config/v1",
-        "role": ROLE,
-        "network": {"nameservers": list(_NAMESERVERS), "private_endpoints": []},
-        "time": {"servers": []},
-        "settings": dict(settings),
-    }
-    data = json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"
-    VmConfiguration.from_bytes(data)
-    return data
+    return VmConfiguration.make(ROLE, settings, nameservers=_NAMESERVERS)
 
 
 def worker_measurements(repository: Path, configuration: bytes) -> WorkerMeasurements:
@@ -73,15 +63,8 @@ def worker_measurements(repository: Path, configuration: bytes) -> WorkerMeasure
 
 def of_pin(pin: ImagePin, configuration: bytes) -> Measurements:
     """A pin's registers, with RTMR3 of this configuration document."""
-    pinned = pin.metadata.measurements
-    events = role_events(pin.role, configuration)
-    return Measurements(
-        mrtd=pinned.mrtd,
-        rtmr0=pinned.rtmr0,
-        rtmr1=pinned.rtmr1,
-        rtmr2=pinned.rtmr2,
-        rtmr3=extend([event.digest(2) for event in events]).hex(),
-    )
+    digests = [event.digest_v2() for event in role_events(pin.role, configuration)]
+    return Measurements.from_json({**pin.metadata.measurements.model_dump(), "rtmr3": extend(digests).hex()})
 
 
 def _of_code(code: bytes) -> Measurements:

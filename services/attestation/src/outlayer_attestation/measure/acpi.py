@@ -9,6 +9,7 @@ from the tables alone. Source of the formats: QEMU ``hw/acpi/bios-linker-loader.
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,15 @@ class AcpiTables:
 
     loader: bytes
     files: tuple[tuple[str, bytes], ...]
+
+    @classmethod
+    def from_files(cls, files: Mapping[str, bytes]) -> AcpiTables:
+        """Of fw_cfg name -> bytes. Raises ``ShapeError`` when a file that the loader allocates is not among them."""
+        loader = files[LOADER_FILE]
+        names = allocated_files(loader)
+        if missing := [name for name in names if name not in files]:
+            raise ShapeError(f"the host tables lack {', '.join(missing)}", hint=_HINT)
+        return cls(loader, tuple((name, files[name]) for name in names))
 
     @property
     def rsdp(self) -> bytes:

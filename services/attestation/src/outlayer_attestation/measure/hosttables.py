@@ -74,12 +74,7 @@ class HostTables(Document):
     def acpi_tables(self, shape: VmShape) -> AcpiTables:
         """The ACPI blobs that a TD of this shape gets. Raises ``ShapeError``."""
         self.check(shape)
-        loader = self.file(acpi.LOADER_FILE)
-        names = acpi.allocated_files(loader)
-        missing = [name for name in names if name not in self.files]
-        if missing:
-            raise ShapeError(f"the host tables lack {', '.join(missing)}", hint=_HINT)
-        tables = AcpiTables(loader, tuple((name, self.file(name)) for name in names))
+        tables = AcpiTables.from_files({name: self.file(name) for name in self.files})
         return acpi.with_edge_triggers(tables.tables) if shape.edge_triggers else tables
 
     def smbios_table(self, shape: VmShape) -> bytes | None:

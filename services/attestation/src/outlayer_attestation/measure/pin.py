@@ -7,11 +7,12 @@ gets another value has other inputs, or a build that is not reproducible; the fi
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from outlayer_attestation.errors import MetadataError
+from outlayer_attestation.measure.image import UkiImage
 from outlayer_attestation.measure.metadata import ImageMetadata
 from outlayer_attestation.measure.model import Document, Model, Name, Sha256Hex, load_document
 
@@ -59,6 +60,15 @@ class ImagePin(Document):
     code_sha256: Sha256Hex
     metadata: ImageMetadata
     not_verified_on_hardware: dict[str, list[str]]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        image, firmware = self.metadata.image, self.metadata.firmware
+        if not isinstance(image, UkiImage) or image.sha256 != self.uki.sha256:
+            raise ValueError("the metadata is of another image than the pin names")
+        if firmware.sha256 != self.firmware.sha256:
+            raise ValueError("the metadata is of another firmware than the pin names")
+        return self
 
     @classmethod
     def from_bytes(cls, data: bytes | str) -> ImagePin:

@@ -22,11 +22,11 @@ from outlayer_attestation.agent_http import (
     connection_handler,
     json_reply,
     listen_on_socket,
+    report_data_of,
 )
 from outlayer_attestation.errors import GuestAgentError, PlatformError
 from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform.machine import SoftwarePlatform
-from outlayer_attestation.platform.quoting import report_data_field
 
 log = structlog.get_logger("outlayer.platform")
 
@@ -72,18 +72,12 @@ class Agent:
         raise BadRequest(404, f"the simulated guest agent has no method {method[:40]!r}")
 
     def _get_quote(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        text = parameters.get("report_data")
-        try:
-            report_data = bytes.fromhex(text if isinstance(text, str) else "-")
-        except ValueError as error:
-            raise BadRequest(400, "report_data is not hex") from error
-        if not 0 < len(report_data) <= 64:
-            raise BadRequest(400, f"report_data has 1 to 64 bytes, not {len(report_data)}")
+        report_data = report_data_of(parameters)
         quote = self._platform.quote(self._guest.measurements, report_data)
         return {
             "quote": quote.hex(),
             "event_log": "[]",
-            "report_data": report_data_field(report_data).hex(),
+            "report_data": report_data.hex(),
             "vm_config": "",
         }
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, Self
 
@@ -22,7 +22,6 @@ from outlayer_attestation.measure.model import Document, Model, load_document
 from outlayer_attestation.measure.runtime import MAX_CONFIGURATION
 from outlayer_attestation.vm.roles import ROLES, Role
 
-FORMAT: Final = "outlayer/vm-config/v1"
 MAX_SECRETS: Final = 64 * 1024
 _HINT: Final = "see docs/reference/vm-configuration.md for the fields of the configuration"
 _SECRETS_HINT: Final = "see docs/reference/vm-configuration.md for the secrets of each role"
@@ -62,7 +61,7 @@ def _endpoint(text: str) -> str:
     return text
 
 
-def _endpoint_count(items: tuple[str, ...]) -> tuple[str, ...]:
+def _distinct(items: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(items)) != len(items):
         raise ValueError("names something twice")
     return items
@@ -89,11 +88,9 @@ class Network(Model):
         private_endpoints: ``ADDRESS:PORT`` of services in private ranges, for example a coordinator or a database.
     """
 
-    nameservers: Annotated[
-        tuple[Address, ...], Field(min_length=1, max_length=8), AfterValidator(_endpoint_count)
-    ]
+    nameservers: Annotated[tuple[Address, ...], Field(min_length=1, max_length=8), AfterValidator(_distinct)]
     private_endpoints: Annotated[
-        tuple[EndpointText, ...], Field(max_length=64), AfterValidator(_endpoint_count)
+        tuple[EndpointText, ...], Field(max_length=64), AfterValidator(_distinct)
     ] = ()
 
 
@@ -105,7 +102,7 @@ class Time(Model):
             the bounds that the image sets, and this is measured like the rest.
     """
 
-    servers: Annotated[tuple[HostName, ...], Field(max_length=8), AfterValidator(_endpoint_count)]
+    servers: Annotated[tuple[HostName, ...], Field(max_length=8), AfterValidator(_distinct)]
 
 
 class VmConfiguration(Document):
@@ -132,6 +129,26 @@ class VmConfiguration(Document):
         if missing := sorted(role.needed - self.settings.keys()):
             raise ValueError(f"the {self.role} needs the settings {', '.join(missing)}")
         return self
+
+    @classmethod
+    def make(
+        cls,
+        role: str,
+        settings: Mapping[str, str],
+        *,
+        nameservers: Iterable[str],
+        private_endpoints: Iterable[str] = (),
+        time_servers: Iterable[str] = (),
+    ) -> bytes:
+        """The bytes of a document. Raises ``VmError``, as for one that was read."""
+        document = {
+            "format": "outlayer/vm-config/v1",
+            "role": role,
+            "network": {"nameservers": list(nameservers), "private_endpoints": list(private_endpoints)},
+            "time": {"servers": list(time_servers)},
+            "settings": dict(sorted(settings.items())),
+        }
+        return cls.from_bytes(json.dumps(document).encode()).to_text().encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> VmConfiguration:
@@ -179,6 +196,6 @@ def parse_secrets(data: bytes, role: Role) -> Mapping[str, str]:
         raise VmError("the secrets are not a JSON object of texts", hint=_SECRETS_HINT)
     if unknown := sorted(value.keys() - role.secrets.keys()):
         raise VmError(f"the {role.name} has no secret {', '.join(unknown)[:200]}", hint=_SECRETS_HINT)
-    if missing := sorted(role.secrets.keys() - role.optional_secrets - value.keys()):
+    if missing := sorted(role.secrets.keys() - value.keys()):
         raise VmError(f"the {role.name} lacks the secrets {', '.join(missing)}", hint=_SECRETS_HINT)
     return value

@@ -90,7 +90,7 @@ def _output(configuration: VmConfiguration, role: Role, *, host_network: bool) -
         "    oif lo accept",
         *(
             f"    {_to(server)} meta l4proto {{ tcp, udp }} th dport 53 accept"
-            for server in _servers(configuration)
+            for server in configuration.network.nameservers
         ),
         *(_to_endpoint(endpoint) for endpoint in configuration.endpoints),
     ]
@@ -108,10 +108,6 @@ def _output(configuration: VmConfiguration, role: Role, *, host_network: bool) -
         lines.append(f"    meta skuid != {role.user} tcp dport 4460 accept")
         lines.append(f"    meta skuid != {role.user} udp dport 123 accept")
     return [*lines, "    reject", "  }"]
-
-
-def _servers(configuration: VmConfiguration) -> list[str]:
-    return list(configuration.network.nameservers)
 
 
 def _to(address: str) -> str:

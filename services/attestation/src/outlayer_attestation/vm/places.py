@@ -12,7 +12,7 @@ from pydantic import Field
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.model import Document, load_document
 
-_FW_CFG: Final = "sys/firmware/qemu_fw_cfg/by_name/opt/outlayer"
+_FW_CFG: Final = "sys/firmware/qemu_fw_cfg/by_name"
 _REGISTER: Final = "sys/devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384"
 
 
@@ -87,7 +87,7 @@ class Places:
         return self.root / "sys/class/tpm/tpm0/pcr-sha384"
 
     def host_file(self, name: str) -> Path:
-        """A fw_cfg file ``opt/outlayer/<name>``."""
+        """A fw_cfg file of this name."""
         return self.root / _FW_CFG / name / "raw"
 
     def image(self) -> ImageDocument:

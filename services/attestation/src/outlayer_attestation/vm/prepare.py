@@ -16,6 +16,7 @@ from outlayer_attestation.measure.event_types import RUNTIME_EVENT
 from outlayer_attestation.measure.model import Document, Model, Sha256Hex, Sha384Hex, load_document
 from outlayer_attestation.measure.registers import extend
 from outlayer_attestation.measure.runtime import RuntimeEvent, role_events
+from outlayer_attestation.measure.shape import CONFIGURATION_FILE, SECRETS_FILE
 from outlayer_attestation.vm import firewall, rendering
 from outlayer_attestation.vm.clock import check_clock
 from outlayer_attestation.vm.configuration import VmConfiguration, configuration_digest, parse_secrets
@@ -26,7 +27,6 @@ from outlayer_attestation.vm.rtmr import ZERO, Register
 NOT_CONFIDENTIAL: Final = (
     "NOT A TRUST DOMAIN: nothing in this VM is protected from its host, and there will be no quotes"
 )
-_DIGEST_VERSION: Final = 2
 
 
 class MeasuredEvent(Model):
@@ -89,8 +89,8 @@ def prepare_vm(places: Places, now: float) -> VmStatus:
     """
     given = check_given(
         places.image(),
-        _host_file(places, "config", needed=True),
-        _host_file(places, "secrets", needed=False),
+        _host_file(places, CONFIGURATION_FILE, needed=True),
+        _host_file(places, SECRETS_FILE, needed=False),
         now,
     )
     tdx = places.is_tdx()
@@ -106,7 +106,7 @@ def prepare_vm(places: Places, now: float) -> VmStatus:
     write_files(places, given, host_network=True)
     _extend(register, events[-1])
     if register is not None:
-        register.require(event.digest(_DIGEST_VERSION) for event in events)
+        register.require(event.digest_v2() for event in events)
     status = status_of(given, events, tdx=tdx)
     write_status(places, status)
     return status
@@ -119,11 +119,12 @@ def write_status(places: Places, status: VmStatus) -> None:
 
 def _extend(register: Register | None, event: RuntimeEvent) -> None:
     if register is not None:
-        register.extend(event.digest(_DIGEST_VERSION))
+        register.extend(event.digest_v2())
 
 
 def _host_file(places: Places, name: str, *, needed: bool) -> bytes:
     path = places.host_file(name)
+    what = name.rpartition("/")[2]
     try:
         # read once: the host could change it between two reads
         return path.read_bytes()
@@ -131,11 +132,11 @@ def _host_file(places: Places, name: str, *, needed: bool) -> bytes:
         if not needed:
             return b""
         raise VmError(
-            f"the host gave no {name}",
-            hint=f"start QEMU with -fw_cfg name=opt/outlayer/{name},file=…",
+            f"the host gave no {what}",
+            hint=f"start QEMU with -fw_cfg name={name},file=…",
         ) from None
     except OSError as error:
-        raise VmError(f"the {name} of the host cannot be read: {error.strerror}") from error
+        raise VmError(f"the {what} of the host cannot be read: {error.strerror}") from error
 
 
 def write_files(places: Places, given: Given, *, host_network: bool) -> None:
@@ -167,7 +168,7 @@ def _write(path: Path, data: bytes, mode: int = 0o444) -> None:
 
 def status_of(given: Given, events: tuple[RuntimeEvent, ...], *, tdx: bool) -> VmStatus:
     """The status document. Without events the platform measures, and RTMR3 is its own."""
-    digests = [event.digest(_DIGEST_VERSION) for event in events]
+    digests = [event.digest_v2() for event in events]
     return VmStatus(
         format="outlayer/vm-status/v1",
         role=given.role.name,

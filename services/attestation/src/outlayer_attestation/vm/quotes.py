@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from outlayer_attestation.agent_http import REPORT_DATA_SIZE
 from outlayer_attestation.errors import VmError
 
-REPORT_DATA_SIZE: Final = 64
 PROVIDER: Final = "tdx_guest"
 _HINT: Final = "the host has to run the quote generation service and give QEMU its socket"
 
@@ -27,18 +27,18 @@ class QuoteSource:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def quote(self, report_data: bytes) -> bytes:
-        """A quote over REPORTDATA (1 to 64 bytes; zeros follow). Blocks, some hundred milliseconds at least.
+        """A quote over 64 bytes of REPORTDATA. Blocks, some hundred milliseconds at least.
 
         Raises:
             VmError: this is no TD, or the host gives no quote.
         """
-        if not 0 < len(report_data) <= REPORT_DATA_SIZE:
-            raise VmError(f"REPORTDATA has 1 to {REPORT_DATA_SIZE} bytes, not {len(report_data)}")
+        if len(report_data) != REPORT_DATA_SIZE:
+            raise VmError(f"REPORTDATA has {REPORT_DATA_SIZE} bytes, not {len(report_data)}")
         if not self.reports.is_dir():
             raise VmError("this VM is no trust domain: there are no quotes", hint="run it on a TDX host")
         try:
             with self._lock, self._entry() as entry:
-                return _ask(entry, report_data.ljust(REPORT_DATA_SIZE, b"\0"))
+                return _ask(entry, report_data)
         except OSError as error:
             name = errno.errorcode.get(error.errno or 0, "?")
             raise VmError(f"the host gave no quote: {error.strerror} ({name})", hint=_HINT) from error

@@ -27,7 +27,6 @@ class Role:
         settings: variables that a configuration may set.
         needed: those that it has to set.
         secrets: name -> variable that holds the path of the secret's file.
-        optional_secrets: those that may be missing.
         ports: TCP ports that others may connect to.
         health: (port, path) of its health check on loopback.
         environment: what the image sets itself.
@@ -43,7 +42,6 @@ class Role:
     health: tuple[int, str]
     environment: Mapping[str, str]
     before: tuple[str, ...] = ()
-    optional_secrets: frozenset[str] = frozenset()
 
 
 _WORKER: Final = Role(

@@ -23,6 +23,7 @@ from outlayer_attestation.agent_http import (
     connection_handler,
     json_reply,
     listen_on_socket,
+    report_data_of,
 )
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.vm.places import Places
@@ -63,19 +64,13 @@ class SocketAgent:
                 raise BadRequest(404, f"the guest agent has no method {method[:40]!r}")
 
     async def _get_quote(self, parameters: dict[str, Any]) -> Reply:
-        text = parameters.get("report_data")
-        try:
-            report_data = bytes.fromhex(text if isinstance(text, str) else "-")
-        except ValueError as error:
-            raise BadRequest(400, "report_data is not hex") from error
-        if not 0 < len(report_data) <= 64:
-            raise BadRequest(400, f"report_data has 1 to 64 bytes, not {len(report_data)}")
+        report_data = report_data_of(parameters)
         quote = await asyncio.to_thread(self._quotes.quote, report_data)
         return json_reply(
             {
                 "quote": quote.hex(),
                 "event_log": json.dumps(dstack_event_log(self._status)),
-                "report_data": report_data.ljust(64, b"\0").hex(),
+                "report_data": report_data.hex(),
                 "vm_config": "",
             }
         )
