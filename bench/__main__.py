@@ -25,7 +25,8 @@ def _machine() -> dict[str, Any]:
     return {"cores": os.cpu_count(), "python": platform.python_version(), "machine": platform.machine()}
 
 
-def _write(name: str, value: Any) -> None:
+def write(name: str, value: Any) -> None:
+    """Write results/<name>.json."""
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": _machine(), "results": value}, indent=2, sort_keys=True) + "\n")
     print(f"wrote {path}")
@@ -46,22 +47,22 @@ def main() -> None:
             f"{row['clients']} client(s): p50 {call['p50_ms']} ms, {call['per_second']} calls/s, "
             f"{ratio:.1%} of a bare insert's rate"
         )
-    _write("calls", rows)
+    write("calls", rows)
     guests = measure_guests()
     print(
         f"a warm guest: {guests['echo']['run_ms']} ms, {guests['echo']['ratio_to_baseline']} of starting a process"
     )
-    _write("guests", guests)
+    write("guests", guests)
     gas = measure_gas()
     for method, parts in gas.items():
         print(f"{method}: {parts['contract']} Tgas in the contract, {parts['all']} in all")
-    _write("gas", gas)
+    write("gas", gas)
     prediction = measure_prediction()
     print(
         f"measurements of an image of {prediction['image_mib']} MiB: {prediction['prediction_s']} s, "
         f"{prediction['ratio_to_baseline']} of hashing it once"
     )
-    _write("measure", prediction)
+    write("measure", prediction)
 
 
 if __name__ == "__main__":

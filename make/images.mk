@@ -2,7 +2,6 @@
 # Images: built in a Debian root made from a lock, pinned, booted without TDX, and proven equal to a rebuild.
 
 ROLES ?= coordinator worker
-IMAGE_TOOLS := images/locks/tools.json
 
 .PHONY: images
 images: ## build firmware and images in the locked root, if their inputs changed (root, about 10 minutes at first)

@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:
 IMAGES = ROOT / ".build/images"
 
 
-def run(*words: str, timeout: float = 2400, **more: object) -> subprocess.CompletedProcess[str]:
+def run(*words: str, timeout: float = 2400) -> subprocess.CompletedProcess[str]:
     """A command of the repository; its output shows when it fails."""
     done = subprocess.run(
         [sys.executable, *words],
@@ -26,7 +26,6 @@ def run(*words: str, timeout: float = 2400, **more: object) -> subprocess.Comple
         text=True,
         check=False,
         timeout=timeout,
-        **more,
     )
     assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     return done

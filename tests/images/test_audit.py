@@ -16,15 +16,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlayer_attestation.errors import ImageError
 from outlayer_attestation.measure import testing
+from outlayer_attestation.measure.pin import ImagePin
 from tests.images.conftest import ROOT, run, run_page
 from tools.debroot.errors import CorruptInputError, InputsMovedError
 from tools.debroot.fetch import Sources
 from tools.debroot.mirror import Mirrors
+from tools.imageaudit.__main__ import report, to_json
 from tools.imageaudit.cpio import CpioError, Entry, parse
-from tools.imageaudit.difference import compare_images, compare_listings, compare_trees
+from tools.imageaudit.difference import (
+    compare_images,
+    compare_listings,
+    compare_trees,
+    files_of,
+    parse_listing,
+)
 from tools.imageaudit.inputs import locked, pack
+from tools.imageaudit.reproduce import Outcome, compare_with
 from tools.imagebuild.__main__ import gather
+from tools.imagebuild.errors import AuditError
 from tools.imagebuild.listing import MADE, OWN, owner_of
 from tools.imagebuild.manifest import is_pinned
 from tools.imagebuild.packages import is_copyleft, licenses_of, parse_status
@@ -318,16 +329,87 @@ def test_every_command_of_the_page_on_reproducing_runs(bundle: Path, tmp_path: P
 def test_a_role_that_does_not_exist_is_named() -> None:
     words = [sys.executable, "-m", "tools.imageaudit", "reproduce", "keeper"]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    assert done.returncode == 3
     assert "there is no role keeper" in done.stderr
+    assert done.stdout == ""
+
+
+def test_inputs_that_are_missing_are_counted_once_and_not_if_a_bundle_has_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUTLAYER_CACHE", str(tmp_path / "cache"))
+    inputs = locked(ROOT, ["worker", "coordinator"])
+    everything = inputs.missing([])
+    assert everything == sum(inputs.sizes().values())
+    name, size = next(iter(inputs.sizes().items()))
+    (tmp_path / name).touch()
+    assert inputs.missing([tmp_path]) == everything - size
+
+
+def outcome(*, wrong: list[str], other: list[Any] | None = None) -> Outcome:
+    pin = ImagePin.from_bytes((ROOT / "images/pins/worker-small.json").read_bytes())
+    return Outcome({"worker-small": pin}, {"worker-small": wrong}, other)
+
+
+def test_the_report_of_a_difference_names_packages_and_what_to_do() -> None:
+    found = outcome(wrong=["tree.systemd: pinned a, found b", "uki.sha256: pinned c, found d"])
+    lines = report("worker", found)
+    assert not found.same
+    assert "worker: NOT what images/pins/worker-small.json says" in lines
+    assert "  files differ of: systemd" in lines
+    assert "  uki.sha256: pinned c, found d" in lines
+    assert any("--against" in line for line in lines)
+    assert to_json(found)["different_from_pins"]["worker-small"][0].startswith("tree.systemd")
+
+
+def test_the_report_of_the_same_build_names_the_artifacts() -> None:
+    found = outcome(wrong=[], other=[])
+    assert found.same
+    text = "\n".join(report("worker", found))
+    assert "REPRODUCED, bit for bit" in text
+    assert "the same as the image given" in text
+    assert to_json(found)["same"] is True
+
+
+def test_the_same_build_that_differs_from_the_image_given_is_not_the_same(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(uki({"a": b"1"}))
+    (tmp_path / "two").write_bytes(uki({"a": b"2"}))
+    found = outcome(wrong=[], other=compare_images(tmp_path / "one", tmp_path / "two", {}))
+    assert not found.same
+    assert "differs from the image given" in "\n".join(report("worker", found))
+
+
+@pytest.mark.parametrize("data", [b"", b"no cpio", b"\x28\xb5\x2f\xfd broken"])
+def test_an_initrd_that_cannot_be_read_is_a_clear_error(data: bytes) -> None:
+    with pytest.raises(AuditError, match="initrd"):
+        files_of(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b'{"a": 1}', b'{"a": {}}', b"[" * 100_000])
+def test_a_listing_that_is_none_is_a_clear_error(data: bytes) -> None:
+    with pytest.raises(AuditError, match="the listing"):
+        parse_listing(data)
+
+
+@pytest.mark.parametrize("name", ["missing.efi", "."])
+def test_an_image_to_compare_with_that_is_not_there_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "worker.files.json").write_text("{}")
+    with pytest.raises(AuditError, match="is missing"):
+        compare_with(tmp_path / name, tmp_path, "worker")
+
+
+def test_a_file_that_is_no_image_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "worker.files.json").write_text("{}")
+    (tmp_path / "worker.efi").write_bytes(uki({}))
+    (tmp_path / "other").write_bytes(b"no PE file")
+    with pytest.raises(ImageError):
+        compare_with(tmp_path / "other", tmp_path, "worker")
 
 
 @pytest.mark.images
 def test_what_was_built_is_the_same_as_itself_and_its_bill_is_complete(worker: Path) -> None:
-    from tools.imageaudit.reproduce import _compare_files
-
-    assert _compare_files(worker, worker, "worker") == []
-    assert _compare_files(worker / "worker.files.json", worker, "worker") == []
+    assert compare_with(worker, worker, "worker") == []
+    assert compare_with(worker / "worker.files.json", worker, "worker") == []
     bill: dict[str, Any] = json.loads((worker / "worker.spdx.json").read_text())
     files: dict[str, Any] = json.loads((worker / "worker.files.json").read_text())
     names = {package["name"] for package in bill["packages"]}

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,6 @@ def test_the_worker_boots_to_healthy_and_every_event_is_the_predicted_one(worker
     assert "NOT SHOWN HERE, only TDX hardware can" in said
 
 
-@pytest.mark.skipif(
-    os.environ.get("OUTLAYER_RUN_REPRO") != "1", reason="one boot is enough: make images-boot"
-)
 def test_the_coordinator_boots_to_healthy_and_every_event_is_the_predicted_one(coordinator: Path) -> None:
     del coordinator
     said = run("-m", "tools.bootproof", "coordinator", "--allow-current").stdout

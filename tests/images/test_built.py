@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from outlayer_attestation.measure.pin import ImagePin
+from outlayer_attestation.vm.configuration import VmConfiguration
+from outlayer_attestation.vm.rendering import time_sources
 from outlayer_attestation.vm.roles import ROLES
-from tests.images.conftest import IMAGES, ROOT, run
-from tests.images.unpack import cpio_of, entries, layer_of
+from tests.images.conftest import ROOT, run
+from tests.images.unpack import layer_of, tree_of
+from tools.imageaudit.cpio import Entry
 from tools.imagebuild.manifest import is_pinned
 from tools.imagebuild.stage import NOT_IN_IMAGES, belongs
 
@@ -40,6 +43,7 @@ FORBIDDEN_IN_OCI = [
     r"^(usr/)?s?bin/(init|mount|umount|systemctl|udevadm|kmod|modprobe|mkfs|chronyd)", r"^init$",
 ]  # fmt: skip
 ROLE_NAMES = sorted(ROLES)
+SETTINGS = dict.fromkeys(ROLES["worker"].needed, "x")
 
 
 def forbidden(paths: set[str], patterns: list[str]) -> list[str]:
@@ -47,13 +51,13 @@ def forbidden(paths: set[str], patterns: list[str]) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trees(artifacts: dict[str, Path]) -> dict[str, dict[str, tuple[int, int, int, bytes]]]:
-    return {role: entries(cpio_of(folder / f"{role}.efi")) for role, folder in artifacts.items()}
+def trees(artifacts: dict[str, Path]) -> dict[str, dict[str, Entry]]:
+    return {role: tree_of(folder / f"{role}.efi") for role, folder in artifacts.items()}
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_the_kernel_image_holds_nothing_that_is_forbidden(
-    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+    trees: dict[str, dict[str, Entry]], role: str
 ) -> None:
     assert len(trees[role]) > 1000
     allowed = {path for path in trees[role] if path.startswith("usr/lib/outlayer/site-packages/")}
@@ -77,23 +81,22 @@ def test_the_oci_image_has_no_kernel_no_systemd_and_nothing_forbidden(
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
-def test_nobody_can_log_in(trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str) -> None:
-    passwd = trees[role]["etc/passwd"][3].decode().splitlines()
+def test_nobody_can_log_in(trees: dict[str, dict[str, Entry]], role: str) -> None:
+    passwd = trees[role]["etc/passwd"].content.decode().splitlines()
     assert all(line.endswith(":/usr/sbin/nologin") for line in passwd)
-    shadow = trees[role]["etc/shadow"][3].decode().splitlines()
+    shadow = trees[role]["etc/shadow"].content.decode().splitlines()
     assert all(line.split(":")[1] in ("*", "!", "!*", "!!") for line in shadow)
     number = ROLES[role].user
     assert any(line.startswith(f"outlayer-{role}:x:{number}:{number}:") for line in passwd)
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
-def test_no_file_gives_rights_and_all_are_roots(
-    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
-) -> None:
-    for path, (mode, user, group, _) in trees[role].items():
+def test_no_file_gives_rights_and_all_are_roots(trees: dict[str, dict[str, Entry]], role: str) -> None:
+    for path, entry in trees[role].items():
+        mode = entry.mode
         link = mode & 0o170000 == 0o120000
-        assert user == 0, path
-        assert group in (0, 42), path  # 42: shadow
+        assert entry.user == 0, path
+        assert entry.group in (0, 42), path  # 42: shadow
         assert not mode & 0o6000, path
         sticky = mode & 0o1000 and mode & 0o170000 == 0o040000
         assert link or sticky or not mode & 0o022, path
@@ -101,7 +104,7 @@ def test_no_file_gives_rights_and_all_are_roots(
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_the_kernel_image_holds_the_code_of_the_checkout(
-    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+    trees: dict[str, dict[str, Entry]], role: str
 ) -> None:
     site = "usr/lib/outlayer/site-packages"
     for name in ("attestation", "near", role):
@@ -109,17 +112,17 @@ def test_the_kernel_image_holds_the_code_of_the_checkout(
         sources = [path for path in top.rglob("*.py") if belongs(path.relative_to(top))]
         assert sources
         for path in sources:
-            assert trees[role][f"{site}/{path.relative_to(top).as_posix()}"][3] == path.read_bytes()
+            assert trees[role][f"{site}/{path.relative_to(top).as_posix()}"].content == path.read_bytes()
 
 
 @pytest.mark.parametrize("role", ROLE_NAMES)
 def test_no_image_can_simulate_a_platform_and_no_folder_is_left_over(
-    trees: dict[str, dict[str, tuple[int, int, int, bytes]]], role: str
+    trees: dict[str, dict[str, Entry]], role: str
 ) -> None:
     site = "usr/lib/outlayer/site-packages"
     for name in NOT_IN_IMAGES:
         assert not [path for path in trees[role] if path.startswith(f"{site}/{name}")], name
-    folders = {path for path, (mode, *_) in trees[role].items() if mode & 0o170000 == 0o040000}
+    folders = {path for path, entry in trees[role].items() if entry.mode & 0o170000 == 0o040000}
     full = {path.rpartition("/")[0] for path in trees[role]}
     assert folders - full <= {"dev", "proc", "sys", "run", "tmp", "root", "var/lib", "var/tmp"}
 
@@ -151,13 +154,37 @@ def test_pinned_values_are_those_of_the_build(artifacts: dict[str, Path], firmwa
             assert f"NOTICE  {role} was built from packages that are not the locked ones" in done.stderr
 
 
-@pytest.mark.parametrize("role", ROLE_NAMES)
-def test_another_value_in_a_pin_is_named(artifacts: dict[str, Path], firmware: Path, role: str) -> None:
-    from outlayer_attestation.measure.pin import differences
-
-    del artifacts, firmware
-    pin = ImagePin.from_bytes((ROOT / f"images/pins/{role}-small.json").read_bytes())
-    other = pin.model_copy(update={"uki": pin.uki.model_copy(update={"sha256": "0" * 64})})
-    assert differences(pin, pin) == []
-    assert differences(pin, other) == [f"uki.sha256: pinned {pin.uki.sha256}, found {'0' * 64}"]
-    assert IMAGES.is_dir()
+def test_the_time_sources_that_the_agent_writes_are_ones_that_chronyd_reads(
+    trees: dict[str, dict[str, Entry]], tmp_path: Path
+) -> None:
+    """The image's own chronyd prints the configuration that it understood, and refuses one that it does not."""
+    for path, entry in trees["worker"].items():
+        target = tmp_path / path
+        if entry.mode & 0o170000 == 0o040000:
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if entry.mode & 0o170000 == 0o120000:
+            target.symlink_to(entry.content.decode())
+        else:
+            target.write_bytes(entry.content)
+            target.chmod(entry.mode & 0o777)
+    sources = tmp_path / "run/outlayer/chrony"
+    sources.mkdir(parents=True)
+    servers = ["time.example.net", "nts.example.org"]
+    document = VmConfiguration.make("worker", SETTINGS, nameservers=["9.9.9.9"], time_servers=servers)
+    (sources / "outlayer.sources").write_text(time_sources(VmConfiguration.from_bytes(document)))
+    # a folder of sources is read when chronyd runs; as a file of the configuration it is checked now
+    check = tmp_path / "etc/chrony/check.conf"
+    check.write_text("include /etc/chrony/chrony.conf\ninclude /run/outlayer/chrony/outlayer.sources\n")
+    words = ["chroot", str(tmp_path), "/usr/sbin/chronyd", "-p", "-f", "/etc/chrony/check.conf"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = done.stdout.splitlines()
+    for line in ("makestep 1 3", "maxchange 3600 3 1", "authselectmode require", "port 0"):
+        assert line in printed
+    assert [line for line in printed if line.startswith("server ")] == [
+        f"server {name} nts iburst" for name in servers
+    ]
+    check.write_text("server a nts iburst wrong\n")
+    assert subprocess.run(words, capture_output=True, check=False).returncode != 0

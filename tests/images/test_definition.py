@@ -13,6 +13,7 @@ import pytest
 from outlayer_attestation.measure.shape import VmShape
 from outlayer_attestation.simulated import ROLE_PACKAGES
 from outlayer_attestation.vm.roles import GROUP, ROLES, STATUS_PORT, Role
+from tools.imagebuild.build import PORTS
 from tools.imagebuild.content import parse_content
 from tools.imagebuild.stage import PACKAGES
 
@@ -152,3 +153,22 @@ def test_mkosi_gets_its_settings_from_one_file() -> None:
     parser.read(IMAGES / "mkosi.conf")
     assert parser["Output"]["Format"] == "uki"
     assert parser["Build"]["WithNetwork"] == "no"
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_the_oci_image_exposes_the_ports_that_the_filter_opens(role: str) -> None:
+    assert PORTS[role] == tuple(f"{port}/tcp" for port in sorted(ROLES[role].ports))
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_the_reference_page_lists_settings_and_secrets_of_the_role_and_no_other(role: str) -> None:
+    page = (ROOT / "docs/reference/vm-configuration.md").read_text()
+    rows = [
+        [re.findall(r"`([^`]+)`", cell) for cell in line.strip("|").split("|")[1:]]
+        for line in page.splitlines()
+        if line.startswith(f"| {role} |")
+    ]
+    (needed, allowed), (secrets,) = rows
+    known = ROLES[role]
+    assert (set(needed), set(allowed)) == (known.needed, known.settings)
+    assert set(secrets) == set(known.secrets)

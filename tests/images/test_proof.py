@@ -21,11 +21,11 @@ from outlayer_attestation.measure.shape import TPM_ARGUMENTS, Attachments, VmSha
 from outlayer_attestation.vm.configuration import VmConfiguration, parse_secrets
 from outlayer_attestation.vm.roles import ROLES
 from tests.images.conftest import ROOT
-from tools.bootproof.errors import BootError
 from tools.bootproof.given import given_to
-from tools.bootproof.machine import Answer, RunningVm, started
-from tools.bootproof.programs import programs_of
+from tools.bootproof.machine import Answer, RunningVm, software_tpm, started
+from tools.bootproof.programs import Programs, programs_of
 from tools.bootproof.proof import check
+from tools.imagebuild.errors import BootError, ImageBuildError
 
 CONFIG = b"{}"
 
@@ -69,7 +69,7 @@ def tpm_log(events: list[Event]) -> bytes:
 
 def vm_of(prediction: Prediction, *, log: bytes | None = None, **other: Any) -> FakeVm:
     events = recorded(prediction)
-    pcrs = {number: extend([e.digest for e in events if pcr_of(e) == number]) for number in (1, 4, 7, 11)}
+    pcrs = {number: extend([e.digest for e in events if pcr_of(e) == number]) for number in range(24)}
     status = {"rtmr3": prediction.measurements.rtmr3, "events": [{}, {}, {}], **other}
     vm = FakeVm.__new__(FakeVm)
     object.__setattr__(
@@ -109,7 +109,8 @@ def test_a_boot_as_predicted_is_counted_event_by_event() -> None:
         "rtmr2": sum(event.rtmr == 2 for event in recorded(prediction)),
         "rtmr3": 3,
     }
-    assert (proof.registers, proof.seconds) == (4, 1.5)
+    # all but that of IMA, whether the log has an entry or not
+    assert (proof.registers, proof.seconds) == (15, 1.5)
 
 
 def test_an_agent_that_says_another_rtmr3_is_found() -> None:
@@ -124,6 +125,16 @@ def test_a_register_that_is_not_the_replay_of_the_log_is_found() -> None:
     pcrs = json.loads(vm.pages["/pcrs"])
     vm.pages["/pcrs"] = json.dumps({**pcrs, "11": "0" * 96}).encode()
     with pytest.raises(BootError, match=r"does not give the values of the PCRs \[11\]"):
+        check(vm, prediction, 1.0)
+
+
+@pytest.mark.parametrize("number", [0, 8, 12, 15])
+def test_a_register_that_something_extended_without_an_entry_is_found(number: int) -> None:
+    prediction = predicted()
+    vm = vm_of(prediction)
+    pcrs = json.loads(vm.pages["/pcrs"])
+    vm.pages["/pcrs"] = json.dumps({**pcrs, str(number): "1" * 96}).encode()
+    with pytest.raises(BootError, match=rf"of the PCRs \[{number}\]"):
         check(vm, prediction, 1.0)
 
 
@@ -142,6 +153,23 @@ def test_a_vm_that_stops_is_shown_with_its_console(tmp_path: Path) -> None:
         vm.process.wait()
         with pytest.raises(BootError, match="the clock says"):
             vm.wait_until_healthy(5)
+
+
+def test_what_qemu_itself_said_is_shown_when_it_does_not_start(tmp_path: Path) -> None:
+    program = "import sys; sys.exit('qemu: no such device')"
+    with started([sys.executable, "-c", program], 1, tmp_path / "console") as vm:
+        vm.process.wait()
+        with pytest.raises(BootError, match=r"stopped \(exit 1\)(.|\n)*qemu: no such device"):
+            vm.wait_until_healthy(5)
+
+
+def test_what_a_software_tpm_said_is_shown_when_it_does_not_start(tmp_path: Path) -> None:
+    broken = tmp_path / "swtpm"
+    broken.write_text("#!/bin/sh\necho no state >&2\nexit 1\n")
+    broken.chmod(0o755)
+    tpm = software_tpm(Programs(broken, broken, broken), tmp_path / "vm")
+    with pytest.raises(BootError, match="swtpm does not start: no state"):
+        tpm.__enter__()
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
@@ -173,12 +201,20 @@ def test_the_emulated_vm_has_the_devices_of_the_trust_domain_and_a_tpm() -> None
     assert "name=opt/outlayer/secrets,file=s,,x" in emulated
 
 
-def test_programs_of_the_root_run_with_its_own_libraries(tmp_path: Path) -> None:
-    programs = programs_of(tmp_path / "a root", tmp_path)
-    text = programs.qemu.read_text()
-    assert f"'{tmp_path}/a root/lib64/ld-linux-x86-64.so.2'" in text
-    done = subprocess.run([programs.qemu], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
+def test_programs_of_the_root_run_with_its_own_loader_libraries_and_data(tmp_path: Path) -> None:
+    root = tmp_path / "a root"
+    loader = root / "lib64/ld-linux-x86-64.so.2"
+    loader.parent.mkdir(parents=True)
+    loader.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    loader.chmod(0o755)
+    programs = programs_of(root, tmp_path)
+    done = subprocess.run([programs.qemu, "-m", "1 G"], capture_output=True, text=True, check=True)
+    words = done.stdout.splitlines()
+    assert words[0] == "--library-path"
+    assert all(path.startswith(f"{root}/usr/lib") for path in words[1].split(":"))
+    assert words[2] == f"{root}/usr/bin/qemu-system-x86_64"
+    assert f"{root}/usr/share/seabios" in words
+    assert words[-2:] == ["-m", "1 G"]
 
 
 def test_the_notice_of_an_image_that_is_not_pinned(
@@ -191,7 +227,8 @@ def test_the_notice_of_an_image_that_is_not_pinned(
     folder = tmp_path / "worker"
     folder.mkdir()
     (folder / MANIFEST).write_text(f"{UNPINNED}\nx\n")
-    built: Any = Built(tmp_path, tmp_path, tmp_path)
+    built = Built(tmp_path, tmp_path, tmp_path)
     assert run_pins("check", "worker", built)
-    assert not run_pins("write", "worker", built)
     assert "Its pinned values were NOT checked" in capsys.readouterr().err
+    with pytest.raises(ImageBuildError, match="nothing to pin"):
+        run_pins("write", "worker", built)

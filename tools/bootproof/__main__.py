@@ -16,15 +16,18 @@ from pathlib import Path
 
 from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.measure.shape import Attachments, DiskDevice, NetworkDevice, VmShape
+from outlayer_attestation.vm.roles import STATUS_PORT
+from outlayer_cli.embedded import free_port
 from outlayer_cli.errors import CliError
-from tools.bootproof.errors import BootError
 from tools.bootproof.given import Given, given_to
-from tools.bootproof.machine import STATUS_PORT, free_port, kvm_works, software_tpm, started
+from tools.bootproof.machine import kvm_works, software_tpm, started
 from tools.bootproof.programs import Programs, programs_of
 from tools.bootproof.proof import Proof, check, emulated_tables, predict_emulated
-from tools.debroot.__main__ import prepare
+from tools.debroot.__main__ import add_source_options, prepare
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
+from tools.imagebuild.errors import BootError
+from tools.imagebuild.locks import TOOLS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DISK_BYTES = 256 * 1024 * 1024
@@ -90,9 +93,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=300, help="how long to wait for the health check")
     parser.add_argument("--kvm", choices=["auto", "off"], default="auto")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash")
-    parser.add_argument("--offline", action="store_true", help="ask no mirror")
-    parser.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
+    add_source_options(parser)
     return parser.parse_args(words)
 
 
@@ -100,7 +101,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _arguments(words)
     try:
         sources = Sources.of_this_machine(options.bundle, offline=options.offline)
-        tools = prepare(REPOSITORY / "images/locks/tools.json", sources, allow_current=options.allow_current)
+        tools = prepare(REPOSITORY / TOOLS, sources, allow_current=options.allow_current)
         for role in options.roles:
             image = options.images / role / f"{role}.efi"
             if not image.is_file():
@@ -112,7 +113,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 began = time.monotonic()
                 proof = prove(role, image, programs, folder, options.seconds, kvm=kvm)
                 report(role, proof, time.monotonic() - began, kvm=kvm)
-    except (BootError, AttestationError, DebrootError, CliError) as error:
+    except (AttestationError, DebrootError, CliError) as error:
         sys.stderr.write(f"error: {error}\n" + (f"  hint: {error.hint}\n" if error.hint else ""))
         return 1
     return 0

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from outlayer_attestation.vm.configuration import VmConfiguration
 from outlayer_cli.embedded import temporary_postgres, temporary_valkey
 
 HOST: Final = "10.0.2.2"
@@ -34,14 +35,9 @@ class Given:
 
 
 def _document(role: str, settings: Mapping[str, str], endpoints: list[str]) -> bytes:
-    document: dict[str, Any] = {
-        "format": "outlayer/vm-config/v1",
-        "role": role,
-        "network": {"nameservers": [NAMESERVER], "private_endpoints": endpoints},
-        "time": {"servers": []},
-        "settings": {**_PLACE, **settings},
-    }
-    return json.dumps(document, indent=2).encode() + b"\n"
+    return VmConfiguration.make(
+        role, {**_PLACE, **settings}, nameservers=[NAMESERVER], private_endpoints=endpoints
+    )
 
 
 @contextmanager

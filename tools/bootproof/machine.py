@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,20 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from tools.bootproof.errors import BootError
 from tools.bootproof.programs import Programs
+from tools.imagebuild.errors import BootError
 
-STATUS_PORT: Final = 8090
 POLL_SECONDS: Final = 0.5
 REQUEST_SECONDS: Final = 20.0
 _MAX_REPLY: Final = 16 * 1024 * 1024
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody has right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,26 +81,29 @@ class RunningVm:
         return answer
 
     def console_end(self, lines: int = 40) -> str:
-        """The last lines of the console."""
-        text = self.console.read_text(errors="replace") if self.console.exists() else ""
-        return "\n".join(f"  | {line.rstrip()}" for line in text.splitlines()[-lines:])
+        """The last lines of the console, and what QEMU itself said."""
+        said = [line for path in (self.console, _qemu_log(self.console)) for line in _lines(path)[-lines:]]
+        return "\n".join(f"  | {line.rstrip()}" for line in said)
+
+
+def _qemu_log(console: Path) -> Path:
+    return console.with_name(f"{console.name}.qemu")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(errors="replace").splitlines() if path.exists() else []
 
 
 @contextmanager
 def started(words: list[str], port: int, console: Path) -> Iterator[RunningVm]:
     """Run QEMU for the length of the block."""
-    with (console.parent / "qemu.log").open("wb") as log:
+    with _qemu_log(console).open("wb") as log:
         process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield RunningVm(process, port, console)
     finally:
         process.kill()
         process.wait()
-        log_text = (console.parent / "qemu.log").read_text(errors="replace").strip()
-        if log_text and process.returncode not in (-signal.SIGKILL, 0):
-            console.write_text(
-                console.read_text(errors="replace") + log_text if console.exists() else log_text
-            )
 
 
 @contextmanager
@@ -118,19 +111,21 @@ def software_tpm(programs: Programs, folder: Path, seconds: float = 10.0) -> Ite
     """A software TPM with the SHA-384 bank on a unix socket, for the length of the block.
 
     swtpm makes the state itself, so no manufacturing step is needed: nobody checks its certificates.
+
+    Raises:
+        BootError: it does not start; with what it said.
     """
-    state, control = folder / "tpm", folder / "tpm.sock"
+    state, control, log = folder / "tpm", folder / "tpm.sock", folder / "tpm.log"
     state.mkdir(parents=True)
     words = [str(programs.swtpm), "socket", "--tpm2", "--tpmstate", f"dir={state}"]
     words += ["--ctrl", f"type=unixio,path={control}", "--flags", "startup-clear"]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with log.open("wb") as output:
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
         deadline = time.monotonic() + seconds
         while not control.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise BootError(
-                    "swtpm does not start", hint="try: make images-boot again; the tool root may be damaged"
-                )
+                raise BootError(f"swtpm does not start: {' '.join(_lines(log))[-500:]}")
             time.sleep(0.05)
         yield control
     finally:
@@ -138,24 +133,32 @@ def software_tpm(programs: Programs, folder: Path, seconds: float = 10.0) -> Ite
         process.wait()
 
 
+def firmware_alone(programs: Programs, console: Path, accelerator: str, seconds: float) -> float | None:
+    """Seconds in which the firmware reaches its boot manager, without a disk or kernel; None when it does not."""
+    words = [
+        str(programs.qemu),
+        "-accel",
+        accelerator,
+        "-cpu",
+        "max",
+        "-machine",
+        "q35,smm=off",
+        "-m",
+        "512M",
+    ]
+    words += ["-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{console}"]
+    words += ["-bios", str(programs.generic_firmware), "-no-reboot"]
+    with started(words, 0, console) as vm:
+        began = time.monotonic()
+        while time.monotonic() - began < seconds and vm.process.poll() is None:
+            if any("BdsDxe" in line for line in _lines(console)):
+                return time.monotonic() - began
+            time.sleep(0.05)
+    return None
+
+
 def kvm_works(programs: Programs, folder: Path, seconds: float = 20.0) -> bool:
     """Whether this machine's KVM can run OVMF: a device may exist that cannot emulate the reset code."""
     if not Path("/dev/kvm").exists():
         return False
-    console = folder / "kvm-test"
-    words = [str(programs.qemu), "-accel", "kvm", "-cpu", "max", "-machine", "q35,smm=off", "-m", "256M"]
-    words += ["-nodefaults", "-no-user-config", "-display", "none", "-serial", f"file:{console}"]
-    words += ["-bios", str(programs.generic_firmware), "-no-reboot"]
-    process = subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and process.poll() is None:
-            if console.exists() and b"BdsDxe" in console.read_bytes():
-                return True
-            time.sleep(0.1)
-        return False
-    finally:
-        process.kill()
-        process.wait()
+    return firmware_alone(programs, folder / "kvm-test", "kvm", seconds) is not None

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Final
 
 from outlayer_attestation.measure import eventlog, explain
-from outlayer_attestation.measure.acpi import LOADER_FILE, AcpiTables, allocated_files
+from outlayer_attestation.measure.acpi import AcpiTables
 from outlayer_attestation.measure.explain import Difference
 from outlayer_attestation.measure.image import firmware_digests, uki_digests
 from outlayer_attestation.measure.predict import Prediction, predict
 from outlayer_attestation.measure.qtest import dump_files
-from outlayer_attestation.measure.registers import registers_of
 from outlayer_attestation.measure.replay import replay_pcrs
 from outlayer_attestation.measure.runtime import role_events, runtime_events
 from outlayer_attestation.measure.shape import TPM_ARGUMENTS, FirmwareProfile, VmShape
 from outlayer_attestation.measure.uefi import SecureBoot
-from tools.bootproof.errors import BootError
 from tools.bootproof.machine import RunningVm
+from tools.imagebuild.errors import BootError
 
 GENERIC_FIRMWARE: Final = FirmwareProfile(edk2=202502, secure_boot=SecureBoot.ABSENT)
 """The generic OVMF of the tool root, which is built without Secure Boot, as ours is."""
-# a program may extend this register without an entry in the firmware's log (IMA does)
-_NOT_ALL_LOGGED: Final = frozenset({10})
+# IMA extends this one by itself, and the firmware's log does not say so
+_OF_THE_KERNEL: Final = 10
+_PCRS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Proof:
 
     Attributes:
         events: number of events that equal the prediction, per register.
-        registers: PCRs whose value is the replay of the log.
+        registers: PCRs whose value is the replay of the log; zero, where it has no entry.
         seconds: until the service inside was healthy.
         rtmr3: value that the agent says, equal to the prediction's.
     """
@@ -48,8 +48,7 @@ def emulated_tables(program: Path, shape: VmShape, folder: Path) -> AcpiTables:
     """The ACPI tables of the shape with a TPM, which only an emulated boot has. Needs a software TPM at `folder`."""
     chardev = ["-chardev", f"socket,id=tpm,path={folder}"]
     files = dump_files(program, [*shape.dump_arguments(), *chardev, *TPM_ARGUMENTS], shape.bar_slot())
-    loader = files[LOADER_FILE]
-    return AcpiTables(loader, tuple((name, files[name]) for name in allocated_files(loader)))
+    return AcpiTables.from_files(files)
 
 
 def predict_emulated(
@@ -78,15 +77,19 @@ def check(vm: RunningVm, prediction: Prediction, seconds: float) -> Proof:
         raise BootError("the boot measured something else than predicted:\n" + _texts(differences))
     replayed = replay_pcrs(log)
     values = {int(number): bytes.fromhex(value) for number, value in vm.require("/pcrs").json().items()}
-    wrong = [n for n, value in replayed.items() if n not in _NOT_ALL_LOGGED and values.get(n) != value]
+    # a register without an entry in the log has to be as it was at the start
+    expected = {
+        number: replayed.get(number, bytes(48)) for number in range(_PCRS) if number != _OF_THE_KERNEL
+    }
+    wrong = [number for number, value in expected.items() if values.get(number) != value]
     if wrong:
         raise BootError(f"the event log does not give the values of the PCRs {wrong}")
-    rtmr3 = registers_of(prediction.events)[3].hex()
+    rtmr3 = prediction.measurements.rtmr3
     status = vm.require("/status").json()
     if status["rtmr3"] != rtmr3:
         raise BootError(f"the agent says RTMR3 {status['rtmr3']}, predicted is {rtmr3}")
     counted = {f"rtmr{n}": sum(event.rtmr == n for event in log.events) for n in range(3)}
-    return Proof({**counted, "rtmr3": len(status["events"])}, len(replayed), seconds, rtmr3)
+    return Proof({**counted, "rtmr3": len(status["events"])}, len(expected), seconds, rtmr3)
 
 
 def _texts(differences: list[Difference]) -> str:

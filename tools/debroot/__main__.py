@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,18 +46,43 @@ def prepare(path: Path, sources: Sources, *, allow_current: bool = False) -> Pre
     Errors:
         InputsMovedError: a package is nowhere, and current ones were not allowed.
     """
-    lock, pinned = read_lock(path), True
+    available = available_packages(read_lock(path), sources, allow_current=allow_current)
+    root = make_root(available.lock, available.files, cache_home() / "roots")
+    return Prepared(root, available.lock, available.pinned)
+
+
+@dataclass(frozen=True, slots=True)
+class Available:
+    """Packages that are here and verified: of the lock, or (`pinned` is False) of what the archive has now."""
+
+    lock: Lock
+    files: Mapping[str, Path]
+    pinned: bool
+
+
+def available_packages(lock: Lock, sources: Sources, *, allow_current: bool) -> Available:
+    """The files of a lock; current ones only if they are allowed, and then said loudly.
+
+    Errors:
+        InputsMovedError: a package is nowhere, and current ones were not allowed.
+    """
     try:
-        files = fetch(lock, sources)
+        return Available(lock, fetch(lock, sources), pinned=True)
     except InputsMovedError as error:
         if not allow_current or sources.mirrors is None:
             raise
         print(f"{error}\n{NOT_PINNED}", file=sys.stderr)
         current = resolve(lock.request, sources.mirrors, default_keyring())
         print(*difference(lock, current), sep="\n", file=sys.stderr)
-        lock, pinned = current, False
-        files = fetch(lock, sources)
-    return Prepared(make_root(lock, files, cache_home() / "roots"), lock, pinned)
+        return Available(current, fetch(current, sources), pinned=False)
+
+
+def add_source_options(parser: argparse.ArgumentParser, *, current: bool = True) -> None:
+    """Where inputs may come from: options that every tool over locked inputs has."""
+    parser.add_argument("--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash")
+    parser.add_argument("--offline", action="store_true", help="ask no mirror")
+    if current:
+        parser.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
 
 
 def refresh(path: Path, *, dry_run: bool) -> None:
@@ -89,14 +114,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         if name == "lock":
             command.add_argument("--dry-run", action="store_true", help="show the changes, write nothing")
             continue
-        command.add_argument(
-            "--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash"
-        )
-        command.add_argument("--offline", action="store_true", help="ask no mirror")
-        if name == "root":
-            command.add_argument(
-                "--allow-current", action="store_true", help="build with moved-on packages, loudly"
-            )
+        add_source_options(command, current=name == "root")
         if name == "bundle":
             command.add_argument("--out", type=Path, required=True)
     return parser.parse_args(words)

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,11 +160,16 @@ def bundle(lock: Lock, sources: Sources, target: Path) -> int:
 
     With the folder as input bundle, the lock can be rebuilt when the archive has moved on.
     """
-    target.mkdir(parents=True, exist_ok=True)
-    total = 0
     names = {package.sha256: package.local_name for package in lock.packages}
     names |= {file.sha256: file.local_name for file in lock.sources}
-    for digest, path in fetch(lock, sources).items():
+    return copy_by_hash(fetch(lock, sources), names, target)
+
+
+def copy_by_hash(files: Mapping[str, Path], names: Mapping[str, str], target: Path) -> int:
+    """Copy files (SHA-256 -> path) under their local names, unless they are there; returns their bytes."""
+    target.mkdir(parents=True, exist_ok=True)
+    total = 0
+    for digest, path in files.items():
         copy = target / names[digest]
         if not copy.exists() or sha256_of(copy) != digest:
             shutil.copyfile(path, copy)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -12,20 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from outlayer_attestation.measure.pe import parse_pe, section_data
-from tools.imageaudit.cpio import Entry, parse
+from tools.imageaudit.cpio import CpioError, Entry, parse
+from tools.imagebuild.errors import AuditError
 from tools.imagebuild.listing import owner_of
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _MAX_LINES = 12
 _MAX_TEXT = 256 * 1024
-
-
-class AuditError(Exception):
-    """The audit cannot be done. ``hint`` says what to do."""
-
-    def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +57,7 @@ def compare_images(expected: Path, found: Path, owners: Mapping[str, str]) -> li
         if one.get(name) == two.get(name):
             continue
         if name == ".initrd" and name in one and name in two:
-            differences += compare_trees(parse(_unpacked(one[name])), parse(_unpacked(two[name])), owners)
+            differences += compare_trees(files_of(one[name]), files_of(two[name]), owners)
             differences = differences or [
                 Difference(name, "the image", "packed otherwise; its files are the same")
             ]
@@ -82,6 +76,14 @@ def _sections(path: Path) -> dict[str, bytes]:
     return {section.name: bytes(section_data(data, section)) for section in parse_pe(data).sections}
 
 
+def files_of(initrd: bytes) -> list[Entry]:
+    """What is in an initrd, packed with zstd or not. Raises ``AuditError``."""
+    try:
+        return parse(_unpacked(initrd))
+    except CpioError as error:
+        raise AuditError(f"the initrd cannot be read: {error}", hint="is it one of our images?") from error
+
+
 def _unpacked(data: bytes) -> bytes:
     if not data.startswith(_ZSTD):
         return data
@@ -89,7 +91,7 @@ def _unpacked(data: bytes) -> bytes:
     if program is None:
         raise AuditError("the initrd is packed with zstd, and this machine has none", hint="apt install zstd")
     done = subprocess.run([program, "-dc"], input=data, capture_output=True, check=False)
-    if not done.stdout:
+    if done.returncode != 0:
         raise AuditError(f"the initrd cannot be unpacked: {done.stderr.decode(errors='replace')[:200]}")
     return done.stdout
 
@@ -145,6 +147,19 @@ def _text(data: bytes) -> list[str] | None:
         return data.decode().splitlines()
     except UnicodeDecodeError:
         return None
+
+
+def parse_listing(data: bytes) -> dict[str, dict[str, Any]]:
+    """A published listing (``<role>.files.json``). Raises ``AuditError``."""
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise AuditError(f"the listing is not JSON: {error}") from error
+    if not isinstance(value, dict) or not all(
+        isinstance(item, dict) and "owner" in item for item in value.values()
+    ):
+        raise AuditError("the listing is no object of paths", hint="name a file <role>.files.json")
+    return value
 
 
 def compare_listings(

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tools.debroot.__main__ import read_lock
 from tools.debroot.cache import cache_home
-from tools.debroot.fetch import Sources, bundle, sha256_of
+from tools.debroot.fetch import Sources, bundle, copy_by_hash
 from tools.debroot.lockfile import Lock
 from tools.imagebuild.locks import TOOLS, lock_path, wheels_path
 from tools.imagebuild.wheels import Wheel, fetch_wheels, parse_wheels
@@ -29,9 +28,9 @@ class Locked:
         sources = {file.local_name: file.size for lock in self.locks for file in lock.sources}
         return packages | sources | {wheel.local_name: wheel.size for wheel in self.wheels}
 
-    def missing(self) -> int:
-        """Bytes that are not in this machine's cache."""
-        folders = (cache_home() / "debs", cache_home() / "wheels")
+    def missing(self, bundles: Iterable[Path]) -> int:
+        """Bytes that are neither in a bundle nor in this machine's cache."""
+        folders = (*bundles, cache_home() / "debs", cache_home() / "wheels")
         return sum(
             size
             for name, size in self.sizes().items()
@@ -59,10 +58,7 @@ def pack(inputs: Locked, sources: Sources, target: Path) -> tuple[int, int]:
     """
     for lock in inputs.locks:
         bundle(lock, sources, target)
-    found = fetch_wheels(inputs.wheels, sources)
-    for wheel in inputs.wheels:
-        copy = target / wheel.local_name
-        if not copy.exists() or sha256_of(copy) != wheel.sha256:
-            shutil.copyfile(found[wheel.sha256], copy)
+    names = {wheel.sha256: wheel.local_name for wheel in inputs.wheels}
+    copy_by_hash(fetch_wheels(inputs.wheels, sources), names, target)
     sizes = inputs.sizes()
     return len(sizes), sum(sizes.values())

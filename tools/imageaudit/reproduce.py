@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -12,7 +11,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from outlayer_attestation.measure.pin import ImagePin, differences
 from tools.bootproof.programs import programs_of
@@ -20,15 +18,17 @@ from tools.debroot.__main__ import prepare
 from tools.debroot.cache import cache_home
 from tools.debroot.fetch import Sources
 from tools.debroot.process import run
-from tools.imageaudit.difference import AuditError, Difference, compare_images, compare_listings
+from tools.debroot.root import root_key
+from tools.imageaudit.difference import Difference, compare_images, compare_listings, parse_listing
 from tools.imageaudit.inputs import locked
+from tools.imagebuild.errors import AuditError
 from tools.imagebuild.locks import TOOLS
 from tools.imagepins.collect import Built, collect, pin_path, shapes_of
 
-# measured on two cores (bench/results): unpacked tool root, peak of one build, and minutes of each part
-ROOT_BYTES = 830_000_000
+# what bench/results/images.json says (make bench-images), rounded up; minutes on two cores
+ROOT_BYTES = 850_000_000
 SCRATCH_BYTES = 1_200_000_000
-MEMORY_BYTES = 2_000_000_000
+MEMORY_BYTES = 1_000_000_000
 ROOT_MINUTES, FIRMWARE_MINUTES, BUILD_MINUTES = 1.2, 2.5, 1.5
 
 
@@ -45,17 +45,22 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of it: differences from the pins, in words, and from another image, file by file."""
+    """What came of it.
 
-    pin: ImagePin
-    found: ImagePin
-    from_pin: tuple[str, ...]
-    from_other: tuple[Difference, ...] | None
+    Attributes:
+        found: pin of what was built, by shape.
+        from_pins: shape -> differences from the committed pin, in words; empty when there is none.
+        from_other: differences from the image given, file by file; None when none was given.
+    """
+
+    found: dict[str, ImagePin]
+    from_pins: dict[str, list[str]]
+    from_other: list[Difference] | None
 
     @property
     def same(self) -> bool:
         """Whether nothing differs."""
-        return not self.from_pin and not self.from_other
+        return not any(self.from_pins.values()) and not self.from_other
 
 
 def commit_of(repository: Path) -> tuple[str, bool]:
@@ -67,15 +72,17 @@ def commit_of(repository: Path) -> tuple[str, bool]:
 
 def needs(request: Request) -> str:
     """What it takes, before it is taken."""
-    missing = locked(request.repository, [request.role]).missing()
-    root = ROOT_BYTES if not any((cache_home() / "roots").glob("*/root")) else 0
+    inputs = locked(request.repository, [request.role])
+    missing = inputs.missing(request.bundles)
+    tool_root = cache_home() / "roots" / root_key(inputs.locks[0])
+    root = 0 if tool_root.is_dir() else ROOT_BYTES
     disk = missing + root + SCRATCH_BYTES
     minutes = BUILD_MINUTES + FIRMWARE_MINUTES + (ROOT_MINUTES if root else 0)
     free = shutil.disk_usage(_existing(cache_home())).free
     return (
         f"needs about {disk / 1e9:.1f} GB of disk at {cache_home()} ({free / 1e9:.0f} GB are free),"
         f" {MEMORY_BYTES / 1e9:.0f} GB of memory and {minutes:.0f} minutes on two cores;"
-        f" {missing / 1e6:.0f} MB are to be {'found in the bundle' if request.offline else 'downloaded'}"
+        f" {missing / 1e6:.0f} MB are {'nowhere here, and no mirror is asked' if request.offline else 'to download'}"
     )
 
 
@@ -123,27 +130,30 @@ def _build(request: Request, clone: Path, words: Sequence[str], log: Path) -> No
 def _compare(request: Request, clone: Path, out: Path) -> Outcome:
     sources = Sources.of_this_machine(request.bundles, offline=request.offline)
     root = prepare(clone / TOOLS, sources).root
-    (shape,) = list(shapes_of(clone, request.role))[:1]
-    path = pin_path(clone, shape)
-    if not path.is_file():
-        raise AuditError(f"{path.name} is not in images/pins of this commit", hint="nothing to compare with")
+    found, from_pins = {}, {}
     with tempfile.TemporaryDirectory(prefix="outlayer-audit-") as folder:
         built = Built(out, out / "firmware/OVMF.fd", programs_of(root, Path(folder)).qemu)
-        found = collect(clone, request.role, shapes_of(clone, request.role)[shape], built)
-    pin = ImagePin.from_bytes(path.read_bytes())
+        for shape, file in shapes_of(clone, request.role).items():
+            path = pin_path(clone, shape)
+            if not path.is_file():
+                raise AuditError(
+                    f"{path.name} is not in images/pins of this commit", hint="nothing to compare with"
+                )
+            found[shape] = collect(clone, request.role, file, built)
+            from_pins[shape] = differences(ImagePin.from_bytes(path.read_bytes()), found[shape])
     other = None
     if request.against is not None:
-        other = tuple(_compare_files(request.against, out / request.role, request.role))
-    return Outcome(pin, found, tuple(differences(pin, found)), other)
+        other = compare_with(request.against, out / request.role, request.role)
+    return Outcome(found, from_pins, other)
 
 
-def _compare_files(against: Path, built: Path, role: str) -> list[Difference]:
-    """With a folder of artifacts, a listing, or a unified kernel image."""
-    listing: dict[str, dict[str, Any]] = json.loads((built / f"{role}.files.json").read_bytes())
+def compare_with(against: Path, built: Path, role: str) -> list[Difference]:
+    """Compare with a folder of artifacts, a listing, or a unified kernel image. Raises ``AuditError``."""
+    listing = parse_listing((built / f"{role}.files.json").read_bytes())
     file = against / f"{role}.efi" if against.is_dir() else against
     if not file.is_file():
         raise AuditError(f"{file} is missing", hint=f"name {role}.efi, {role}.files.json or their folder")
     if file.suffix == ".json":
-        return compare_listings(json.loads(file.read_bytes()), listing)
+        return compare_listings(parse_listing(file.read_bytes()), listing)
     owners = {path: str(item["owner"]) for path, item in listing.items()}
     return compare_images(file, built / f"{role}.efi", owners)

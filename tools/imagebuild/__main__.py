@@ -1,19 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""`python -m tools.imagebuild build|lock|stale …`: build images in the locked tool root, refresh the locks."""
+"""`python -m tools.imagebuild build|firmware|lock …`: images and firmware from the locked tool root, and its locks."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from tools.debroot.__main__ import NOT_PINNED, prepare, read_lock, report
-from tools.debroot.errors import DebrootError, InputsMovedError
+from tools.debroot.__main__ import add_source_options, available_packages, prepare, read_lock, report
+from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources, fetch
-from tools.debroot.lockfile import Lock
-from tools.debroot.resolve import default_keyring, resolve
 from tools.debroot.sandbox import require_namespaces
 from tools.imagebuild.build import Inputs, build, require_root
 from tools.imagebuild.firmware import build_firmware
@@ -26,38 +23,30 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = sorted(PACKAGES)
 
 
-def gather(repository: Path, role: str, sources: Sources, *, allow_current: bool) -> Inputs:
+def gather(
+    repository: Path, role: str, sources: Sources, *, allow_current: bool, development: bool = False
+) -> Inputs:
     """Every input of a role, verified.
 
     Errors:
         InputsMovedError: one is nowhere, and current ones were not allowed.
     """
     tools = prepare(repository / TOOLS, sources, allow_current=allow_current)
-    committed = read_lock(repository / lock_path(role))
-    lock = _available(committed, sources, allow_current=allow_current)
+    packages = available_packages(
+        read_lock(repository / lock_path(role)), sources, allow_current=allow_current
+    )
     wheels = parse_wheels((repository / wheels_path(role)).read_text())
     found = fetch_wheels(wheels, sources)
     return Inputs(
         role=role,
         tool_root=tools.root,
-        lock=lock,
-        debs=fetch(lock, sources),
+        lock=packages.lock,
+        debs=packages.files,
         wheels=tuple((wheel, found[wheel.sha256]) for wheel in wheels),
-        epoch=epoch_of(lock),
-        pinned=tools.pinned and lock == committed,
+        epoch=epoch_of(packages.lock),
+        pinned=tools.pinned and packages.pinned,
+        development=development,
     )
-
-
-def _available(lock: Lock, sources: Sources, *, allow_current: bool) -> Lock:
-    """The lock, or one of what the archive has now, said loudly."""
-    try:
-        fetch(lock, sources)
-    except InputsMovedError as error:
-        if not allow_current or sources.mirrors is None:
-            raise
-        print(f"{error}\n{NOT_PINNED}", file=sys.stderr)
-        return resolve(lock.request, sources.mirrors, default_keyring())
-    return lock
 
 
 def make(role: str, options: argparse.Namespace) -> None:
@@ -70,8 +59,13 @@ def make(role: str, options: argparse.Namespace) -> None:
     require_root()
     require_namespaces()
     sources = Sources.of_this_machine(options.bundle, offline=options.offline)
-    gathered = gather(REPOSITORY, role, sources, allow_current=options.allow_current)
-    gathered = replace(gathered, development=options.development)
+    gathered = gather(
+        REPOSITORY,
+        role,
+        sources,
+        allow_current=options.allow_current,
+        development=options.development,
+    )
     (out / MANIFEST).unlink(missing_ok=True)
     build(REPOSITORY, gathered, out)
     (out / MANIFEST).write_text(inputs if gathered.pinned else f"{UNPINNED}\n{inputs}")
@@ -92,11 +86,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     for name, text in (("build", "build roles"), ("firmware", "build the TDX firmware")):
         command = commands.add_parser(name, help=text)
         command.add_argument("--out", type=Path, default=REPOSITORY / ".build/images")
-        command.add_argument(
-            "--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash"
-        )
-        command.add_argument("--offline", action="store_true", help="ask no mirror")
-        command.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
+        add_source_options(command)
         if name == "build":
             command.add_argument("roles", nargs="+", choices=ROLES)
             command.add_argument(

@@ -14,5 +14,11 @@ class WheelError(ImageBuildError):
     """A Python wheel is not what the lock or the format says."""
 
 
-class PinError(ImageBuildError):
-    """An image differs from its pinned values."""
+class AuditError(DebrootError):
+    """An audit cannot be done: a file to compare with is not an image, or a build failed."""
+
+    exit_code = 2
+
+
+class BootError(DebrootError):
+    """A VM did not boot, or measured something else than predicted."""

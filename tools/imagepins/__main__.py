@@ -12,9 +12,10 @@ from pathlib import Path
 from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.measure.pin import ImagePin, differences
 from tools.bootproof.programs import programs_of
-from tools.debroot.__main__ import prepare
+from tools.debroot.__main__ import add_source_options, prepare
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
+from tools.imagebuild.errors import ImageBuildError
 from tools.imagebuild.locks import TOOLS
 from tools.imagebuild.manifest import is_pinned
 from tools.imagepins.collect import Built, collect, pin_path, shapes_of
@@ -31,8 +32,13 @@ _SHOWN = 6
 def run(command: str, role: str, built: Built) -> bool:
     """Write or check the pins of a role; False when one differs."""
     if not is_pinned(built.images / role):
+        if command == "write":
+            raise ImageBuildError(
+                f"{role} was built from packages that are not the locked ones: nothing to pin",
+                hint="make images-lock, then make images-pin",
+            )
         print(NOT_CHECKED.format(role=role), file=sys.stderr)
-        return command == "check"
+        return True
     good = True
     for shape, file in shapes_of(REPOSITORY, role).items():
         found = collect(REPOSITORY, role, file, built)
@@ -74,9 +80,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("command", choices=["write", "check"])
     parser.add_argument("roles", nargs="+")
     parser.add_argument("--images", type=Path, default=REPOSITORY / ".build/images")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash")
-    parser.add_argument("--offline", action="store_true", help="ask no mirror")
-    parser.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
+    add_source_options(parser)
     return parser.parse_args(words)
 
 

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools.debroot.__main__ import prepare, report
+from tools.debroot.__main__ import add_source_options, prepare, report
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
 from tools.debroot.sandbox import require_namespaces
@@ -87,9 +87,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("command", choices=["build", "check", "stale"])
     parser.add_argument("recipes", type=Path, nargs="+")
     parser.add_argument("--force", action="store_true", help="build also when nothing changed")
-    parser.add_argument("--bundle", type=Path, action="append", default=[], help="a folder of inputs by hash")
-    parser.add_argument("--offline", action="store_true", help="ask no mirror")
-    parser.add_argument("--allow-current", action="store_true", help="take moved-on packages, loudly")
+    add_source_options(parser)
     return parser.parse_args(words)
 
 

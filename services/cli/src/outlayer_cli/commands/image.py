@@ -189,6 +189,7 @@ def _pairs(option: str, given: list[str] | None) -> dict[str, str]:
 
 @app.command()
 def inputs(
+    context: typer.Context,
     roles: Annotated[list[str] | None, typer.Argument(help="Roles; all when none is named.")] = None,
     out: Annotated[Path, typer.Option(help="The folder to fill.")] = Path(".build/inputs"),
     bundle: Annotated[
@@ -197,11 +198,12 @@ def inputs(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no mirror.")] = False,
 ) -> None:
     """Pack every input of the images by hash, so that they can be rebuilt when mirrors have moved on."""
-    _audit("inputs", roles, bundle, "--out", str(out.absolute()), offline=offline)
+    _audit(context.obj, "inputs", roles, bundle, "--out", str(out.absolute()), offline=offline)
 
 
 @app.command()
 def reproduce(
+    context: typer.Context,
     roles: Annotated[list[str] | None, typer.Argument(help="Roles; all when none is named.")] = None,
     bundle: Annotated[
         list[Path] | None, typer.Option(help="A folder of inputs by hash, asked first.")
@@ -213,11 +215,16 @@ def reproduce(
 ) -> None:
     """Rebuild images from a clean clone of this commit, as root, and compare with the pinned values."""
     more = [] if against is None else ["--against", str(against.absolute())]
-    _audit("reproduce", roles, bundle, *more, offline=offline)
+    _audit(context.obj, "reproduce", roles, bundle, *more, offline=offline)
 
 
 def _audit(
-    command: str, roles: list[str] | None, bundles: list[Path] | None, *more: str, offline: bool
+    session: Session,
+    command: str,
+    roles: list[str] | None,
+    bundles: list[Path] | None,
+    *more: str,
+    offline: bool,
 ) -> None:
     """Run the audit tool of the checkout; its exit code is ours."""
     import subprocess
@@ -228,6 +235,7 @@ def _audit(
     words = [sys.executable, "-m", "tools.imageaudit", command, *(roles or []), *more]
     words += [word for folder in bundles or [] for word in ("--bundle", str(folder.absolute()))]
     words += ["--offline"] if offline else []
+    words += ["--json"] if session.json_output else []
     done = subprocess.run(words, cwd=repository_root(), check=False)
     raise typer.Exit(done.returncode)
 
