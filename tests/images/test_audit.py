@@ -398,6 +398,22 @@ def test_an_image_to_compare_with_that_is_not_there_is_named(tmp_path: Path, nam
         compare_with(tmp_path / name, tmp_path, "worker")
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--against", "README.md"], "does not start with MZ"),
+        (["--against", "nowhere.efi"], "nowhere.efi is missing"),
+        (["--bundle", "nowhere"], "the input bundle nowhere is no folder"),
+    ],
+)
+def test_wrong_input_is_named_before_anything_is_built(words: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "tools.imageaudit", "reproduce", "worker", "--offline", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "built in" not in done.stderr
+
+
 def test_a_file_that_is_no_image_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "worker.files.json").write_text("{}")
     (tmp_path / "worker.efi").write_bytes(uki({}))

@@ -18,7 +18,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tools.debroot.cache import cache_home
-from tools.debroot.errors import CorruptInputError, FetchError, InputsMovedError
+from tools.debroot.errors import ConfigurationError, CorruptInputError, FetchError, InputsMovedError
 from tools.debroot.lockfile import Lock, Package, SourceFile
 from tools.debroot.mirror import SNAPSHOT_VARIABLE, Mirrors, discover
 
@@ -39,8 +39,16 @@ class Sources:
 
     @classmethod
     def of_this_machine(cls, bundles: Sequence[Path] = (), *, offline: bool = False) -> Sources:
+        """Errors:
+        ConfigurationError: a bundle is no folder.
+        """
         named = os.environ.get(INPUTS_VARIABLE)
         folders = (*bundles, *([Path(named)] if named else []))
+        for folder in folders:
+            if not folder.is_dir():
+                raise ConfigurationError(
+                    f"the input bundle {folder} is no folder", hint="name a folder of inputs by hash"
+                )
         return cls(folders, cache_home() / "debs", None if offline else discover())
 
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from outlayer_attestation.measure.pe import parse_pe
 from outlayer_attestation.measure.pin import ImagePin, differences
 from tools.bootproof.programs import programs_of
 from tools.debroot.__main__ import prepare
@@ -79,10 +80,11 @@ def needs(request: Request) -> str:
     disk = missing + root + SCRATCH_BYTES
     minutes = BUILD_MINUTES + FIRMWARE_MINUTES + (ROOT_MINUTES if root else 0)
     free = shutil.disk_usage(_existing(cache_home())).free
+    where = "in no bundle and not in the cache, and no mirror is asked" if request.offline else "to download"
     return (
         f"needs about {disk / 1e9:.1f} GB of disk at {cache_home()} ({free / 1e9:.0f} GB are free),"
         f" {MEMORY_BYTES / 1e9:.0f} GB of memory and {minutes:.0f} minutes on two cores;"
-        f" {missing / 1e6:.0f} MB are {'nowhere here, and no mirror is asked' if request.offline else 'to download'}"
+        f" {f'{missing / 1e6:.0f} MB are {where}' if missing else 'every input is here'}"
     )
 
 
@@ -97,6 +99,10 @@ def reproduce(request: Request, commit: str, log: Path) -> Outcome:
         AuditError: the clone or the build failed.
         DebrootError: an input is nowhere, or not what is locked.
     """
+    if request.against is not None:
+        # now rather than after minutes of building
+        artifact_of(request.against, request.role)
+    Sources.of_this_machine(request.bundles, offline=request.offline)
     scratch = cache_home() / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="reproduce-", dir=scratch) as name:
@@ -147,12 +153,26 @@ def _compare(request: Request, clone: Path, out: Path) -> Outcome:
     return Outcome(found, from_pins, other)
 
 
-def compare_with(against: Path, built: Path, role: str) -> list[Difference]:
-    """Compare with a folder of artifacts, a listing, or a unified kernel image. Raises ``AuditError``."""
-    listing = parse_listing((built / f"{role}.files.json").read_bytes())
+def artifact_of(against: Path, role: str) -> Path:
+    """The listing or unified kernel image to compare with, seen to be one.
+
+    Raises:
+        AuditError, ImageError: it is missing, or something else.
+    """
     file = against / f"{role}.efi" if against.is_dir() else against
     if not file.is_file():
         raise AuditError(f"{file} is missing", hint=f"name {role}.efi, {role}.files.json or their folder")
+    if file.suffix == ".json":
+        parse_listing(file.read_bytes())
+    else:
+        parse_pe(file.read_bytes())
+    return file
+
+
+def compare_with(against: Path, built: Path, role: str) -> list[Difference]:
+    """Compare with a folder of artifacts, a listing, or a unified kernel image. Raises as ``artifact_of``."""
+    listing = parse_listing((built / f"{role}.files.json").read_bytes())
+    file = artifact_of(against, role)
     if file.suffix == ".json":
         return compare_listings(parse_listing(file.read_bytes()), listing)
     owners = {path: str(item["owner"]) for path, item in listing.items()}
