@@ -143,6 +143,8 @@ class Rig:
     identity: Identity
     quotes: list[bytes]
     tasks: list[asyncio.Task[None]]
+    quote_asked: asyncio.Event
+    quote_allowed: asyncio.Event
 
     def start(self, *jobs: dict[str, Any]) -> list[Held]:
         """Begin with these jobs, all at once."""
@@ -175,9 +177,13 @@ async def rig(
     identity = load_or_create(tmp_path / "state", MEASUREMENTS.to_json())
     client = Coordinator(coordinator.url, fakes.TOKEN, "worker-1", identity)
     quotes: list[bytes] = []
+    asked, allowed = asyncio.Event(), asyncio.Event()
+    allowed.set()
 
     async def quote(report_data: bytes) -> bytes:
+        asked.set()
         await asyncio.sleep(0.02)
+        await allowed.wait()
         quotes.append(platform.quote(MEASUREMENTS, report_data))
         return quotes[-1]
 
@@ -198,7 +204,9 @@ async def rig(
         block_seconds=0.6,
     )
     batching = asyncio.create_task(batcher.run())
-    rig = Rig(coordinator, chain, processor, client, delivery, outbox, identity, quotes, [batching])
+    rig = Rig(
+        coordinator, chain, processor, client, delivery, outbox, identity, quotes, [batching], asked, allowed
+    )
     try:
         yield rig
     finally:

@@ -72,7 +72,16 @@ async def test_jobs_that_finish_while_a_quote_is_made_share_the_next_one(
     await rig.finish(fakes.https_job("alice.test/echo", b"warm"))
     before_quotes, before_requests = len(rig.quotes), rig.coordinator.requests
     jobs = [fakes.https_job("alice.test/echo", b"%d" % index) for index in range(20)]
-    completions = await rig.finish(*jobs)
+    # the first job's quote is being made while the others run, however slow or fast this machine is
+    rig.quote_asked.clear()
+    rig.quote_allowed.clear()
+    (first,) = rig.start(jobs[0])
+    await rig.quote_asked.wait()
+    others = asyncio.create_task(rig.finish(*jobs[1:]))
+    await asyncio.sleep(0.05)
+    rig.quote_allowed.set()
+    await asyncio.gather(first.task, others)
+    completions = [rig.coordinator.completions[job["job_id"]] for job in jobs]
     for index, completion in enumerate(completions):
         assert check_proof(completion).input_sha256 == sha(b"%d" % index)
     quotes = len(rig.quotes) - before_quotes
