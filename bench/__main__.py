@@ -10,6 +10,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from bench import appraisal
 from bench.calls import measure_calls
 from bench.gas import measure_gas
 from bench.guests import measure_guests
@@ -63,6 +64,7 @@ def main() -> None:
         f"{prediction['ratio_to_baseline']} of hashing it once"
     )
     write("measure", prediction)
+    appraisal.main()
 
 
 if __name__ == "__main__":

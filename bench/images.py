@@ -19,7 +19,7 @@ from outlayer_attestation.measure.image import firmware_digests, uki_digests
 from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
 from outlayer_attestation.measure.pin import ImagePin
 from outlayer_attestation.measure.runtime import role_events
-from tools.bootproof.__main__ import prove
+from tools.bootproof.boot import prove
 from tools.bootproof.machine import firmware_alone
 from tools.bootproof.programs import Programs, programs_of
 from tools.debroot.__main__ import prepare

@@ -21,7 +21,7 @@ images-boot: install images ## boot every image without TDX; every measured even
 	$(BIN)/python -m tools.bootproof $(ROLES)
 
 .PHONY: images-repro
-images-repro: install images ## build firmware and every image twice under different surroundings and compare
+images-repro: install images ## build firmware and every image again as on other days and machines, and compare (about 30 minutes)
 	OUTLAYER_RUN_REPRO=1 $(BIN)/pytest tests/images/test_reproducible.py $(PYTEST_ARGS)
 
 .PHONY: images-lock

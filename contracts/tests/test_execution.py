@@ -127,6 +127,149 @@ def test_a_response_above_the_yield_limit_is_refused_and_the_request_stays(world
     assert world.pending() == [request_id]
 
 
+LEAF = "cd" * 32
+
+
+def completed(final: TxResult) -> dict[str, Any]:
+    """The data of the only ``execution_completed`` event."""
+    events = [json.loads(line[11:]) for line in final.logs if line.startswith("EVENT_JSON:")]
+    (found,) = (event for event in events if event["event"] == "execution_completed")
+    return found["data"][0]
+
+
+def answer(world: World, request_id: int, *, through_state: bool = False, **more: Any) -> TxResult:
+    """Resolve a request by one of the two ways; ``record_sha256`` in ``more`` stands beside the response."""
+    leaf = {"record_sha256": more.pop("record_sha256")} if "record_sha256" in more else {}
+    response = {"success": True, "output": {"Json": 1}, "resources_used": USED, **more}
+    method = "submit_execution_output_and_resolve" if through_state else "resolve_execution"
+    args = response if through_state else {"response": response}
+    args = {"request_id": request_id, **args, **leaf}
+    return world.chain.call(world.operator, MAIN, method, args, gas=200 * TGAS)
+
+
+@pytest.mark.parametrize("through_state", [False, True])
+@pytest.mark.parametrize("success", [True, False])
+def test_the_leaf_of_the_record_is_in_the_last_event(
+    world: World, success: bool, through_state: bool
+) -> None:
+    sent, request_id = world.ask_and_wait()
+    answered = answer(world, request_id, through_state=through_state, success=success, record_sha256=LEAF)
+    assert answered.failure is None
+    found = completed(world.final(sent))
+    assert (found["record_sha256"], found["success"]) == (LEAF, success)
+    assert not any(LEAF in line for line in answered.logs), "the operator's own receipt logs nothing"
+
+
+@pytest.mark.parametrize("through_state", [False, True])
+@pytest.mark.parametrize("absent", [{}, {"record_sha256": None}])
+def test_a_result_without_a_record_settles_as_ever(
+    world: World, absent: dict[str, Any], through_state: bool
+) -> None:
+    sent, request_id = world.ask_and_wait()
+    assert answer(world, request_id, through_state=through_state, **absent).failure is None
+    final = world.final(sent)
+    assert final.json() == 1
+    assert "record_sha256" not in completed(final)
+
+
+@pytest.mark.parametrize("through_state", [False, True])
+@pytest.mark.parametrize("leaf", ["", "cd", LEAF.upper(), LEAF[1:], LEAF + "0", LEAF[:-1] + "g", "é" * 32])
+def test_a_leaf_of_another_form_is_refused_and_the_request_stays(
+    world: World, leaf: str, through_state: bool
+) -> None:
+    sent, request_id = world.ask_and_wait()
+    refused = answer(world, request_id, through_state=through_state, record_sha256=leaf)
+    assert "record_sha256 must be 64 lower-case hex digits" in json.dumps(refused.failure)
+    assert world.pending() == [request_id]
+    assert world.chain.view(MAIN, "get_request", {"request_id": request_id})["output_submitted"] is False
+    assert answer(world, request_id, record_sha256=LEAF).failure is None
+    assert completed(world.final(sent))["record_sha256"] == LEAF
+
+
+@pytest.mark.parametrize("leaf", [5, [205] * 32, {"hex": LEAF}])
+def test_a_leaf_that_is_not_text_is_refused(world: World, leaf: Any) -> None:
+    _, request_id = world.ask_and_wait()
+    assert "Failed to deserialize input" in json.dumps(answer(world, request_id, record_sha256=leaf).failure)
+    assert world.pending() == [request_id]
+
+
+RESUME_LIMIT = 1_024
+
+
+def resume_payload(error: str, leaf: str | None) -> int:
+    """Bytes that the yield of a failure is resumed with."""
+    response: dict[str, Any] = {
+        "success": False,
+        "output": None,
+        "error": error,
+        "resources_used": {**USED, "compile_time_ms": None},
+        "compilation_note": None,
+        "refund_usd": None,
+    }
+    if leaf is not None:
+        response["record_sha256"] = leaf
+    return len(json.dumps(response, separators=(",", ":")))
+
+
+def longest_error(leaf: str | None) -> str:
+    return "x" * (RESUME_LIMIT - resume_payload("", leaf))
+
+
+@pytest.mark.parametrize("leaf", [None, LEAF])
+def test_a_response_may_fill_the_yield_to_its_last_byte(world: World, leaf: str | None) -> None:
+    sent, request_id = world.ask_and_wait()
+    failed = {"success": False, "output": None, "record_sha256": leaf}
+    error = longest_error(leaf)
+    over = answer(world, request_id, error=error + "x", **failed)
+    assert f"The response is {RESUME_LIMIT + 1} bytes" in json.dumps(over.failure)
+    assert "submit_execution_output_and_resolve" in json.dumps(over.failure)
+    assert world.pending() == [request_id]
+    assert answer(world, request_id, error=error, **failed).failure is None
+    found = completed(world.final(sent))
+    assert (found["error_message"], found.get("record_sha256")) == (error, leaf)
+
+
+def test_a_response_that_fits_alone_may_not_fit_with_its_record(world: World) -> None:
+    sent, request_id = world.ask_and_wait()
+    failed = {"success": False, "output": None, "error": longest_error(None)}
+    refused = answer(world, request_id, record_sha256=LEAF, **failed)
+    assert "The response is 1107 bytes" in json.dumps(refused.failure)
+    assert answer(world, request_id, **failed).failure is None
+    assert "record_sha256" not in completed(world.final(sent))
+
+
+def test_the_largest_event_with_a_record_fits_and_the_callback_has_gas_to_spare(world: World) -> None:
+    """A source of as many bytes as may be, each six in JSON, and a response that fills the yield."""
+    url = "https://" + "\x01" * (2_048 - 8 - 64 - len("wasm32-wasip1"))
+    source = {"WasmUrl": {"url": url, "hash": HASH, "build_target": "wasm32-wasip1"}}
+    request = {"source": source, "resource_limits": {}}
+    sent = world.chain.call(
+        world.user, MAIN, "request_execution", request, deposit=PAYMENT, gas=200 * TGAS, wait_until="INCLUDED"
+    )
+    for _ in range(10):
+        if world.pending():
+            break
+        world.chain.produce_block()
+    (request_id,) = world.pending()
+    error = longest_error(LEAF)
+    failed = {"success": False, "output": None, "error": error, "record_sha256": LEAF}
+    assert answer(world, request_id, **failed).failure is None
+    final = world.final(sent)
+    assert completed(final)["record_sha256"] == LEAF
+    assert len(next(line for line in final.logs if "execution_completed" in line)) > 12_000
+    callback = max(item["outcome"]["gas_burnt"] for item in final.outcomes[2:])
+    assert callback < 15 * TGAS, "of the 50 that it is given"
+
+
+def test_a_record_costs_the_settlement_next_to_nothing(world: World) -> None:
+    burnt = []
+    for more in ({}, {"record_sha256": LEAF}):
+        sent, request_id = world.ask_and_wait()
+        answered = answer(world, request_id, **more)
+        burnt.append(answered.gas_burnt + world.final(sent).gas_burnt)
+    assert 0 < burnt[1] - burnt[0] < 0.2 * TGAS
+
+
 def test_r8_the_payer_gets_back_what_the_run_did_not_cost(world: World) -> None:
     sent, request_id = world.ask_and_wait()
     held = world.chain.balance(MAIN)

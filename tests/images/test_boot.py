@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.images.conftest import ROOT, run, run_page
+from tools.bootproof.hostile import HOSTILE
 from tools.imagebuild.manifest import is_pinned
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1800)]
@@ -27,3 +28,14 @@ def test_the_coordinator_boots_to_healthy_and_every_event_is_the_predicted_one(c
     del coordinator
     said = run("-m", "tools.bootproof", "coordinator", "--allow-current").stdout
     assert "coordinator: healthy after" in said
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_on_a_hostile_host_an_image_runs_as_measured_or_stops_and_says_why(
+    artifacts: dict[str, Path], name: str
+) -> None:
+    del artifacts
+    hostile = HOSTILE[name]
+    said = run("-m", "tools.bootproof", hostile.role, "--hostile", name, "--allow-current").stdout
+    outcome = "stops: " if hostile.stops else "runs as measured"
+    assert f"a host that {hostile.what}: the {hostile.role}'s VM {outcome}" in said

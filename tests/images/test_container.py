@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from outlayer_attestation.vm.roles import GROUP, ROLES
 from tests.images.unpack import layer_of
+from tools.bootproof.timeserver import Authority, time_server, unpack_chronyd
 
 pytestmark = [pytest.mark.images, pytest.mark.timeout(300)]
 
@@ -61,11 +63,14 @@ except TimeoutError:
 except OSError as error:
     print(errno.errorcode.get(error.errno, repr(error)))
 """
-CONFIG = {
+# the container's own address, behind which the test runs a time server in the container's network
+TIME_ADDRESS, TIME_PORT = "192.0.2.2", 14460
+AUTHORITY = Authority.make()
+CONFIG: dict[str, Any] = {
     "format": "outlayer/vm-config/v1",
     "role": "worker",
-    "network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["10.9.8.7:8080"]},
-    "time": {"servers": []},
+    "network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["10.9.8.7:8080", "10.9.8.7:3030"]},
+    "time": {"servers": ["192.0.2.2:14460"], "authority": AUTHORITY.pem, "wait_seconds": 120},
     "settings": {
         "COORDINATOR_URL": "http://10.9.8.7:8080",
         "INIT_ACCOUNT_ID": "worker.test",
@@ -100,6 +105,15 @@ class Container:
         except subprocess.CalledProcessError:
             return 0, ""
         return int(status), body
+
+    def wait_for_health(self, *codes: int) -> None:
+        """Return once ``/health`` has one of these codes."""
+        for _ in range(240):
+            assert self.process.poll() is None, self.log.read_text()
+            if self.page("/health")[0] in codes:
+                return
+            time.sleep(0.5)
+        raise AssertionError(f"{self.page('/health')} {self.log.read_text()[-3000:]}")
 
     def processes(self) -> dict[str, dict[str, str]]:
         """Command line -> fields of /proc/PID/status, for all processes of the container."""
@@ -174,36 +188,55 @@ def first_child(process: subprocess.Popen[bytes], log: Path) -> int:
 
 
 @contextmanager
-def running(root: Path, layout: Path, log: Path) -> Iterator[Container]:
-    """A container whose service is healthy, for the length of the block."""
+def started(root: Path, layout: Path, log: Path, config: dict[str, Any] = CONFIG) -> Iterator[Container]:
+    """A container that answers on its status port, for the length of the block."""
     if shutil.which("nsenter") is None:
         pytest.skip("this machine has no nsenter")
     if not Path("/dev/net/tun").exists():
         pytest.skip("this machine has no /dev/net/tun for a network that leads nowhere")
     given = {
-        "OUTLAYER_CONFIG": json.dumps(CONFIG),
+        "OUTLAYER_CONFIG": json.dumps(config),
         "OUTLAYER_SECRETS": json.dumps(SECRETS),
         "NOT_ASKED_FOR": "x",
     }
     process = start(root, layout, given, log)
     found = Container(process, first_child(process, log), log)
     try:
-        for _ in range(120):
-            assert process.poll() is None, log.read_text()
-            if found.page("/health")[0] == 200:
-                break
-            time.sleep(0.5)
-        else:
-            raise AssertionError(log.read_text()[-3000:])
+        found.wait_for_health(503, 200)
         yield found
     finally:
         process.kill()
         process.wait()
 
 
+@contextmanager
+def running(root: Path, worker: Path, folder: Path) -> Iterator[Container]:
+    """A container whose clock is confirmed and whose service is healthy, for the length of the block."""
+    with (
+        started(root, worker / "worker.oci", folder / "log") as found,
+        told_the_time(found, worker, folder, AUTHORITY),
+    ):
+        found.wait_for_health(200)
+        yield found
+
+
+@contextmanager
+def told_the_time(
+    container: Container, worker: Path, folder: Path, authority: Authority, ahead: float = 0.0
+) -> Iterator[None]:
+    """A time server in the container's network."""
+    chronyd = unpack_chronyd((worker / "worker.efi").read_bytes(), folder)
+    within = ["nsenter", f"--net=/proc/{container.pid}/ns/net"]
+    with time_server(
+        chronyd, folder / "time", authority,
+        port=TIME_PORT, address=TIME_ADDRESS, ahead=ahead, within=within,
+    ):  # fmt: skip
+        yield
+
+
 @pytest.fixture(scope="module")
 def container(root: Path, worker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Container]:
-    with running(root, worker / "worker.oci", tmp_path_factory.mktemp("log") / "log") as found:
+    with running(root, worker, tmp_path_factory.mktemp("container")) as found:
         yield found
 
 
@@ -212,15 +245,19 @@ def test_the_service_is_healthy_and_the_platform_is_said_to_measure(container: C
     status = json.loads(container.page("/status")[1])
     assert status["measured_by"] == "platform"
     assert status["rtmr3"] is None
+    assert status["clock"]["confirmed"]
+    assert status["clock"]["difference_seconds"] < 1.0
 
 
 def test_every_process_has_given_up_every_right(container: Container) -> None:
     found = {line: fields for line, fields in container.processes().items() if "outlayer" in line}
-    assert any("outlayer_worker" in line for line in found)
+    for part in ("outlayer_worker", "vm watch ", "vm keep "):
+        assert any(part in line for line in found), part
     for line, fields in found.items():
         if "tini" in line:
             continue
-        user = str(GROUP if line.endswith(" status") else ROLES["worker"].user)
+        of_the_watch = "vm watch " in line or "chronyd" in line
+        user = str(GROUP if of_the_watch else ROLES["worker"].user)
         assert set(fields["Uid"].split()) == {user}, line
         assert set(fields["Gid"].split()) == {user}, line
         for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
@@ -248,6 +285,11 @@ def test_the_measured_name_servers_are_used(container: Container, root: Path) ->
     [
         ("961", "169.254.169.254", "80", "ECONNREFUSED"),
         ("961", "10.0.0.1", "443", "ECONNREFUSED"),
+        ("961", "168.63.129.16", "80", "ECONNREFUSED"),
+        ("961", "168.63.129.17", "80", "let out"),
+        ("961", "192.0.0.192", "80", "ECONNREFUSED"),
+        ("961", "192.0.2.2", "14460", "ECONNREFUSED"),
+        ("960", "192.0.2.2", "14460", "connected"),
         ("0", "192.168.1.1", "22", "ECONNREFUSED"),
         ("961", "127.0.0.1", "8091", "ECONNREFUSED"),
         ("0", "127.0.0.1", "8091", "connected"),
@@ -282,6 +324,64 @@ def test_a_container_without_net_admin_does_not_start(root: Path, worker: Path, 
 
 
 def test_the_container_stops_at_a_word(root: Path, worker: Path, tmp_path: Path) -> None:
-    with running(root, worker / "worker.oci", tmp_path / "log") as own:
+    with running(root, worker, tmp_path) as own:
         os.kill(own.pid, signal.SIGTERM)
         assert own.process.wait(timeout=40) in (0, 143, -signal.SIGTERM)
+
+
+def test_time_dropped_then_the_service_does_not_start_and_the_container_ends(
+    root: Path, worker: Path, tmp_path: Path
+) -> None:
+    config = {**CONFIG, "time": {**CONFIG["time"], "wait_seconds": 15}}
+    with started(root, worker / "worker.oci", tmp_path / "log", config) as own:
+        assert "no time server of the configuration has confirmed the clock yet" in own.page("/health")[1]
+        assert not any("outlayer_worker" in line for line in own.processes())
+        assert own.process.wait(120) == 1
+    said = own.log.read_text()
+    assert "the clock was not confirmed within 15 s" in said
+    assert "the service was not started" in said
+
+
+@pytest.mark.parametrize(
+    ("trusted", "ahead", "words"),
+    [
+        (False, 0.0, "The certificate is NOT trusted"),
+        (True, 100.0, "the clock differs by 100.0 s from the time servers; 30 s are allowed"),
+        (True, -86400.0, "the clock differs by 86400.0 s"),
+    ],
+    ids=["time-impostor", "ahead", "a day behind"],
+)
+def test_a_container_whose_clock_is_not_that_of_the_time_servers_stops_and_says_why(
+    root: Path, worker: Path, tmp_path: Path, trusted: bool, ahead: float, words: str
+) -> None:
+    config = {**CONFIG, "time": {**CONFIG["time"], "wait_seconds": 60}}
+    authority = AUTHORITY if trusted else Authority.make()
+    with started(root, worker / "worker.oci", tmp_path / "log", config) as own:
+        before = time.time()
+        with told_the_time(own, worker, tmp_path, authority, ahead):
+            assert own.process.wait(200) == 1
+        # compared, and never set
+        assert abs(time.time() - before) < 3600
+    said = own.log.read_text()
+    assert words in said
+    assert "outlayer_worker" not in said
+
+
+def test_a_service_ends_with_the_watch_over_its_clock(root: Path, worker: Path, tmp_path: Path) -> None:
+    with running(root, worker, tmp_path) as own:
+        (watch,) = [fields["Pid"] for line, fields in own.processes().items() if "vm watch " in line]
+        os.kill(int(watch), signal.SIGKILL)
+        assert own.process.wait(timeout=20) == 1
+
+
+def test_an_ordinary_difference_within_the_bound_is_shown_and_accepted(
+    root: Path, worker: Path, tmp_path: Path
+) -> None:
+    with (
+        started(root, worker / "worker.oci", tmp_path / "log") as own,
+        told_the_time(own, worker, tmp_path, AUTHORITY, 20.0),
+    ):
+        own.wait_for_health(200)
+        clock = json.loads(own.page("/status")[1])["clock"]
+        assert clock["confirmed"]
+        assert 19.0 < clock["difference_seconds"] < 21.0

@@ -13,8 +13,10 @@ import pytest
 from outlayer_attestation.measure.shape import VmShape
 from outlayer_attestation.simulated import ROLE_PACKAGES
 from outlayer_attestation.vm.roles import GROUP, ROLES, STATUS_PORT, Role
+from tools.debroot.__main__ import read_lock
 from tools.imagebuild.build import PORTS
 from tools.imagebuild.content import parse_content
+from tools.imagebuild.locks import FAKETIME, TOOLS, lock_path
 from tools.imagebuild.stage import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,6 +148,14 @@ def test_a_shape_is_named_after_its_role_and_file(path: Path) -> None:
     assert shape.name == path.stem
     assert path.stem.partition("-")[0] in ROLES
     assert (IMAGES / "pins" / path.name).is_file(), "make images-pin"
+
+
+def test_what_shifts_clocks_in_tests_is_in_no_root_that_builds_and_in_no_image() -> None:
+    for path in (TOOLS, *(lock_path(role) for role in sorted(ROLES))):
+        names = {package.package for package in read_lock(ROOT / path).packages}
+        assert len(names) > 50
+        assert not {name for name in names if "faketime" in name}
+    assert read_lock(ROOT / FAKETIME).request.packages == ("libfaketime",)
 
 
 def test_mkosi_gets_its_settings_from_one_file() -> None:

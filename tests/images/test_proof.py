@@ -21,10 +21,11 @@ from outlayer_attestation.measure.shape import TPM_ARGUMENTS, Attachments, VmSha
 from outlayer_attestation.vm.configuration import VmConfiguration, parse_secrets
 from outlayer_attestation.vm.roles import ROLES
 from tests.images.conftest import ROOT
-from tools.bootproof.given import given_to
+from tools.bootproof.given import TimeSource, given_to
 from tools.bootproof.machine import Answer, RunningVm, software_tpm, started
 from tools.bootproof.programs import Programs, programs_of
 from tools.bootproof.proof import check
+from tools.bootproof.timeserver import Authority
 from tools.imagebuild.errors import BootError, ImageBuildError
 
 CONFIG = b"{}"
@@ -174,7 +175,8 @@ def test_what_a_software_tpm_said_is_shown_when_it_does_not_start(tmp_path: Path
 
 @pytest.mark.parametrize("role", sorted(ROLES))
 def test_what_a_vm_is_given_is_what_the_agent_accepts(role: str, tmp_path: Path) -> None:
-    with given_to(role, tmp_path) as given:
+    source = TimeSource(4460, Authority.make().pem)
+    with given_to(role, tmp_path, source) as given:
         configuration = VmConfiguration.from_bytes(given.configuration)
         assert configuration.of(role).name == role
         parse_secrets(given.secrets, ROLES[role])

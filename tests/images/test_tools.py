@@ -17,14 +17,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tools.debroot.errors import CorruptInputError, InputsMovedError
+from tools.debroot.errors import CorruptInputError, InputsMovedError, LockError
 from tools.debroot.fetch import Sources
+from tools.debroot.ledger import Entry, Kind, Ledger, Origin, parse_ledger, summary, totals
 from tools.imagebuild.content import Content, ContentError, matches, parse_content
 from tools.imagebuild.elf import ElfError, closure, needed
 from tools.imagebuild.errors import WheelError
 from tools.imagebuild.layer import write_layer
+from tools.imagebuild.listing import MADE, TEXT_BYTES, listing, small_text
 from tools.imagebuild.oci import Process, write_layout
-from tools.imagebuild.prune import prune
+from tools.imagebuild.prune import prune, set_account_days, set_times
 from tools.imagebuild.stage import stage_code
 from tools.imagebuild.wheels import Wheel, fetch_wheels, parse_wheels, wheels_text
 
@@ -188,6 +190,91 @@ def test_no_file_keeps_the_set_user_bit(tmp_path: Path) -> None:
     assert (root / "usr/bin/tool").stat().st_mode & 0o7777 == 0o755
 
 
+def shadow(root: Path, *lines: str) -> Path:
+    (root / "etc").mkdir(parents=True)
+    (root / "etc/shadow").write_text("".join(f"{line}\n" for line in lines))
+    return root
+
+
+@pytest.mark.parametrize("day", ["20783", "20781", "0", ""])
+def test_every_account_gets_the_day_of_the_image_and_keeps_the_rest(tmp_path: Path, day: str) -> None:
+    root = shadow(tmp_path, "root:*:20785:0:99999:7:::", f"outlayer-worker:!*:{day}:::::1:")
+    (root / "etc/shadow").chmod(0o640)
+    set_account_days(root, 1795573351)
+    path = root / "etc/shadow"
+    assert path.read_text() == "root:*:20782:0:99999:7:::\noutlayer-worker:!*:20782:::::1:\n"
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_all_of_a_tree_gets_one_time_folders_and_links_too(tmp_path: Path) -> None:
+    (tmp_path / "a/b").mkdir(parents=True)
+    (tmp_path / "a/file").touch()
+    (tmp_path / "a/link").symlink_to("nowhere")
+    # older than the time as well as newer: the machine's clock may be anything
+    os.utime(tmp_path / "a/file", (1, 1))
+    set_times(tmp_path, 1000)
+    assert {path.lstat().st_mtime for path in (tmp_path, *tmp_path.rglob("*"))} == {1000}
+
+
+# --- listings ------------------------------------------------------------------------------------------------
+
+
+def test_a_small_text_of_the_build_is_listed_in_full_and_no_package_s(tmp_path: Path) -> None:
+    (tmp_path / "made").write_text("one\n")
+    (tmp_path / "of-package").write_text("two\n")
+    found = listing(tmp_path, {"of-package": "package"})
+    assert found["made"]["owner"] == MADE
+    assert found["made"]["text"] == "one\n"
+    assert "text" not in found["of-package"]
+
+
+@pytest.mark.parametrize("data", [b"\xff", b"a\0b", b"a" * (TEXT_BYTES + 1)])
+def test_what_is_no_small_text_is_listed_by_its_hash_alone(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "file").write_bytes(data)
+    assert small_text(tmp_path, "file") is None
+
+
+# --- where things came from ----------------------------------------------------------------------------------
+
+ENTRIES = st.lists(
+    st.builds(Entry, st.sampled_from(Kind), st.text(max_size=5), st.sampled_from(Origin), st.integers(0, 9))
+)
+
+
+@given(ENTRIES)
+def test_a_ledger_is_read_back_and_counts_each_item_once(entries: list[Entry]) -> None:
+    ledger = Ledger()
+    ledger.merge(entries)
+    assert parse_ledger(ledger.to_text()) == ledger.entries()
+    counted = sum(count for origins in totals(entries).values() for count, _ in origins.values())
+    assert counted == len(entries)
+    assert len(ledger.entries()) == len({(entry.kind, entry.key) for entry in entries})
+
+
+@given(st.text(max_size=100) | st.just("[" * 100_000) | st.just('[["image", "a", "nowhere", 1]]'))
+def test_any_text_is_a_ledger_or_a_lock_error(text: str) -> None:
+    try:
+        parse_ledger(text)
+    except LockError:
+        return
+
+
+def test_what_was_downloaded_by_the_first_of_two_steps_was_not_taken_from_a_cache() -> None:
+    ledger = Ledger()
+    ledger.note(Kind.PACKAGE, "a", Origin.DOWNLOADED, 2_000_000)
+    ledger.note(Kind.ROOT, "r", Origin.BUILT)
+    ledger.merge([Entry(Kind.PACKAGE, "a", Origin.CACHE, 2_000_000), Entry(Kind.ROOT, "r", Origin.CACHE)])
+    assert summary(ledger.entries()) == [
+        "Debian packages and sources: 1 downloaded (2.0 MB); each checked by its SHA-256",
+        "tool root: built here",
+    ]
+
+
+def test_what_is_kept_without_a_hash_is_said_to_be_kept() -> None:
+    lines = summary([Entry(Kind.FIRMWARE, "f", Origin.CACHE), Entry(Kind.IMAGE, "worker", Origin.BUILT)])
+    assert lines == ["firmware: taken from the cache, as it was made here before", "image: built here"]
+
+
 # --- layers --------------------------------------------------------------------------------------------------
 
 
@@ -294,6 +381,7 @@ def test_a_wheel_comes_from_the_bundle_and_a_changed_byte_stops_it(
     copy = path.rename(bundle / wheel.local_name)
     sources = Sources((bundle,), tmp_path / "cache", None)
     assert fetch_wheels([wheel], sources) == {wheel.sha256: copy}
+    assert [entry.origin for entry in sources.ledger.entries()] == [Origin.BUNDLE]
     copy.write_bytes(copy.read_bytes() + b"x")
     with pytest.raises(CorruptInputError, match=wheel.filename):
         fetch_wheels([wheel], sources)

@@ -15,74 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outlayer_attestation.errors import AttestationError
-from outlayer_attestation.measure.shape import Attachments, DiskDevice, NetworkDevice, VmShape
-from outlayer_attestation.vm.roles import STATUS_PORT
-from outlayer_cli.embedded import free_port
 from outlayer_cli.errors import CliError
-from tools.bootproof.given import Given, given_to
-from tools.bootproof.machine import kvm_works, software_tpm, started
-from tools.bootproof.programs import Programs, programs_of
-from tools.bootproof.proof import Proof, check, emulated_tables, predict_emulated
+from tools.bootproof.boot import REPOSITORY, prove
+from tools.bootproof.hostile import HOSTILE, endure
+from tools.bootproof.machine import kvm_works
+from tools.bootproof.programs import programs_of
+from tools.bootproof.proof import Proof
 from tools.debroot.__main__ import add_source_options, prepare
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
 from tools.imagebuild.errors import BootError
 from tools.imagebuild.locks import TOOLS
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-DISK_BYTES = 256 * 1024 * 1024
-
-
-def shape_of(role: str) -> VmShape:
-    """The role's small shape."""
-    return VmShape.from_bytes((REPOSITORY / f"images/shapes/{role}-small.json").read_bytes())
-
-
-def prove(role: str, image: Path, programs: Programs, folder: Path, seconds: float, *, kvm: bool) -> Proof:
-    """Boot, wait until healthy, compare.
-
-    Raises:
-        BootError: it is not healthy, or measured something else.
-    """
-    shape = shape_of(role)
-    firmware = programs.generic_firmware
-    with given_to(role, folder) as given, software_tpm(programs, folder / "dump") as asked:
-        tables = emulated_tables(programs.qemu, shape, asked)
-        predicted = predict_emulated(
-            shape, firmware.read_bytes(), image.read_bytes(), tables, role, given.configuration
-        )
-        with software_tpm(programs, folder / "vm") as tpm:
-            port = free_port()
-            attachments = attach(shape, image, firmware, given, folder, port)
-            words = shape.emulated_command(attachments, tpm, kvm=kvm, program=str(programs.qemu))
-            with started([*words, "-no-reboot"], port, folder / "console") as vm:
-                healthy = vm.wait_until_healthy(seconds)
-                return check(vm, predicted, healthy)
-
-
-def attach(shape: VmShape, image: Path, firmware: Path, given: Given, folder: Path, port: int) -> Attachments:
-    """Files and ports of this machine for the shape's devices."""
-    (folder / "config.json").write_bytes(given.configuration)
-    (folder / "secrets.json").write_bytes(given.secrets)
-    disks = {
-        device.name: folder / f"{device.name}.raw"
-        for device in shape.devices
-        if isinstance(device, DiskDevice)
-    }
-    for path in disks.values():
-        with path.open("wb") as disk:
-            disk.truncate(DISK_BYTES)
-    isolated = "on" if given.isolated else "off"
-    network = f"user,restrict={isolated},hostfwd=tcp:127.0.0.1:{port}-:{STATUS_PORT}"
-    return Attachments(
-        firmware=firmware,
-        kernel=image,
-        configuration=folder / "config.json",
-        secrets=folder / "secrets.json",
-        disks=disks,
-        networks={device.name: network for device in shape.devices if isinstance(device, NetworkDevice)},
-        serial=f"file:{folder / 'console'}",
-    )
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -93,8 +36,18 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--seconds", type=float, default=300, help="how long to wait for the health check")
     parser.add_argument("--kvm", choices=["auto", "off"], default="auto")
+    parser.add_argument(
+        "--hostile",
+        action="append",
+        choices=sorted(HOSTILE),
+        help="boot on a host that does this instead; as often as wanted",
+    )
     add_source_options(parser)
-    return parser.parse_args(words)
+    options = parser.parse_args(words)
+    for name in options.hostile or ():
+        if options.roles != [HOSTILE[name].role]:
+            parser.error(f"--hostile {name} is done to a {HOSTILE[name].role}, alone")
+    return options
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -110,6 +63,11 @@ def main(words: Sequence[str] | None = None) -> int:
                 folder = Path(name)
                 programs = programs_of(tools.root, folder)
                 kvm = options.kvm == "auto" and kvm_works(programs, folder)
+                if options.hostile:
+                    for hostile in options.hostile:
+                        said = endure(hostile, image, programs, folder / hostile, options.seconds, kvm=kvm)
+                        sys.stdout.write(f"a host that {HOSTILE[hostile].what}: the {role}'s VM {said}\n")
+                    continue
                 began = time.monotonic()
                 proof = prove(role, image, programs, folder, options.seconds, kvm=kvm)
                 report(role, proof, time.monotonic() - began, kvm=kvm)

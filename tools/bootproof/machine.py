@@ -80,6 +80,10 @@ class RunningVm:
             raise BootError(f"{page}: {found}\n{self.console_end()}")
         return answer
 
+    def said(self) -> str:
+        """The whole console, which is empty as long as QEMU has not made its file."""
+        return self.console.read_text(errors="replace") if self.console.exists() else ""
+
     def console_end(self, lines: int = 40) -> str:
         """The last lines of the console, and what QEMU itself said."""
         said = [line for path in (self.console, _qemu_log(self.console)) for line in _lines(path)[-lines:]]

@@ -16,7 +16,7 @@ _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu/swtpm", "usr
 _QEMU_DATA = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
 _SCRIPT = """\
 #!/bin/sh
-# {name} of the locked tool root
+# {name} of its own root
 exec {words} "$@"
 """
 
@@ -40,9 +40,16 @@ def programs_of(root: Path, folder: Path) -> Programs:
     )
 
 
-def _script(root: Path, folder: Path, name: str, more: list[str]) -> Path:
+def chronyd_of(root: Path, folder: Path) -> Path:
+    """A start script for the chronyd of an unpacked image, in `folder`."""
+    return _script(root, folder, "chronyd", [], "usr/sbin", "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+
+
+def _script(
+    root: Path, folder: Path, name: str, more: list[str], place: str = "usr/bin", loader: str = _LOADER
+) -> Path:
     libraries = ":".join(str(root / path) for path in _LIBRARIES)
-    words = [str(root / _LOADER), "--library-path", libraries, str(root / "usr/bin" / name), *more]
+    words = [str(root / loader), "--library-path", libraries, str(root / place / name), *more]
     path = folder / name
     path.write_text(_SCRIPT.format(name=name, words=shlex.join(words)))
     path.chmod(0o755)

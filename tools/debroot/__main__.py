@@ -47,7 +47,7 @@ def prepare(path: Path, sources: Sources, *, allow_current: bool = False) -> Pre
         InputsMovedError: a package is nowhere, and current ones were not allowed.
     """
     available = available_packages(read_lock(path), sources, allow_current=allow_current)
-    root = make_root(available.lock, available.files, cache_home() / "roots")
+    root = make_root(available.lock, available.files, cache_home() / "roots", sources.ledger)
     return Prepared(root, available.lock, available.pinned)
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 STAMP = ".complete"
+CACHE_VARIABLE = "OUTLAYER_CACHE"
 
 
 def cache_home() -> Path:
     """$OUTLAYER_CACHE, or ~/.cache/outlayer."""
-    named = os.environ.get("OUTLAYER_CACHE")
+    named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "outlayer"
 
 

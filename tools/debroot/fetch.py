@@ -13,12 +13,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
 from tools.debroot.cache import cache_home
 from tools.debroot.errors import ConfigurationError, CorruptInputError, FetchError, InputsMovedError
+from tools.debroot.ledger import Kind, Ledger, Origin
 from tools.debroot.lockfile import Lock, Package, SourceFile
 from tools.debroot.mirror import SNAPSHOT_VARIABLE, Mirrors, discover
 
@@ -31,14 +32,21 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Where .debs and source files may be found, in this order. A bundle is a folder of <sha256>.deb files."""
+    """Where .debs and source files may be found, in this order. A bundle is a folder of <sha256>.deb files.
+
+    Attributes:
+        ledger: says afterwards where each was found.
+    """
 
     bundles: tuple[Path, ...]
     cache: Path
     mirrors: Mirrors | None
+    ledger: Ledger = field(default_factory=Ledger, compare=False)
 
     @classmethod
-    def of_this_machine(cls, bundles: Sequence[Path] = (), *, offline: bool = False) -> Sources:
+    def of_this_machine(
+        cls, bundles: Sequence[Path] = (), *, offline: bool = False, ledger: Ledger | None = None
+    ) -> Sources:
         """Errors:
         ConfigurationError: a bundle is no folder.
         """
@@ -49,7 +57,8 @@ class Sources:
                 raise ConfigurationError(
                     f"the input bundle {folder} is no folder", hint="name a folder of inputs by hash"
                 )
-        return cls(folders, cache_home() / "debs", None if offline else discover())
+        mirrors = None if offline else discover()
+        return cls(folders, cache_home() / "debs", mirrors, Ledger() if ledger is None else ledger)
 
 
 def sha256_of(path: Path) -> str:
@@ -93,19 +102,28 @@ def _moved(missing: Sequence[Package | SourceFile], sources: Sources) -> str:
 
 
 def _one(package: Package | SourceFile, lock: Lock, sources: Sources) -> Path | None:
+    found = _found(package, lock, sources)
+    if found is None:
+        return None
+    path, origin = found
+    sources.ledger.note(Kind.PACKAGE, package.sha256, origin, package.size)
+    return path
+
+
+def _found(package: Package | SourceFile, lock: Lock, sources: Sources) -> tuple[Path, Origin] | None:
     name = package.local_name
     for bundle in sources.bundles:
         if (bundle / name).is_file():
-            return _checked(bundle / name, package)
+            return _checked(bundle / name, package), Origin.BUNDLE
     cached = sources.cache / name
     if cached.is_file():
-        return _checked(cached, package)
+        return _checked(cached, package), Origin.CACHE
     if sources.mirrors is None:
         return None
     snapshot = sources.mirrors.snapshot_base(package.suite, lock.indexes.get(package.suite))
     for base in (sources.mirrors.base(package.suite), snapshot):
         if base and _download(f"{base}/{quote(package.filename)}", package, cached):
-            return cached
+            return cached, Origin.DOWNLOADED
     return None
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tools.debroot.cache import folder_once
 from tools.debroot.errors import CommandError
+from tools.debroot.ledger import Kind, Ledger, Origin
 from tools.debroot.lockfile import Lock
 from tools.debroot.process import PATH, find
 
@@ -37,9 +38,16 @@ def root_key(lock: Lock) -> str:
     return f"{ROOT_FORMAT}-{lock.digest()[:32]}"
 
 
-def make_root(lock: Lock, files: Mapping[str, Path], home: Path) -> Path:
-    """The root of a lock, from the cache or new. `files` maps SHA-256 to a verified .deb."""
-    folder = folder_once(home, root_key(lock), lambda fresh: _fill(fresh / "root", lock, files))
+def make_root(lock: Lock, files: Mapping[str, Path], home: Path, ledger: Ledger | None = None) -> Path:
+    """The root of a lock, from the cache or new, as `ledger` says. `files` maps SHA-256 to a verified .deb."""
+    key, noted = root_key(lock), Ledger() if ledger is None else ledger
+
+    def make(fresh: Path) -> None:
+        _fill(fresh / "root", lock, files)
+        noted.note(Kind.ROOT, key, Origin.BUILT)
+
+    folder = folder_once(home, key, make)
+    noted.note(Kind.ROOT, key, Origin.CACHE)
     return folder / "root"
 
 

@@ -25,6 +25,9 @@ ENVIRONMENT: Mapping[str, str] = {
     "USER": "root",
     "LOGNAME": "root",
 }
+# where the inside sees a folder that is laid over /etc, and where its programs may record
+SURROUNDINGS = "/run/surroundings"
+RECORD = "/run/record"
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
@@ -35,6 +38,28 @@ class Bind:
     outside: Path
     inside: str
     writable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a program could see of the machine that it runs on, and no result may depend on.
+
+    Tests give other ones; everything else takes the default, which changes nothing.
+
+    Attributes:
+        hostname: the machine's name.
+        etc: a folder laid over /etc of the root. Its `ld.so.preload`, of files in it, reaches every dynamically
+            linked program, whatever environment that is started with. Roots made inside find it as
+            SURROUNDINGS/etc.
+        record: a folder, writable inside as RECORD.
+    """
+
+    hostname: str = "builder"
+    etc: Path | None = None
+    record: Path | None = None
+
+
+USUAL = Surroundings()
 
 
 def unshare_words(*, network: bool) -> list[str]:
@@ -75,6 +100,7 @@ def run_inside(
     network: bool = False,
     cwd: str = "/",
     what: str = "",
+    surroundings: Surroundings = USUAL,
 ) -> None:
     """Run a program in the root; its output goes to this process's standard error.
 
@@ -83,7 +109,7 @@ def run_inside(
         CommandError: the program ended with another code than 0.
     """
     require_namespaces()
-    script = _script(root, command, binds, {**ENVIRONMENT, **(environment or {})}, cwd)
+    script = _script(root, command, binds, {**ENVIRONMENT, **(environment or {})}, cwd, surroundings)
     words = [*unshare_words(network=network), "--", find("sh"), "-euc", script]
     done = subprocess.run(words, env={"PATH": PATH}, stdin=subprocess.DEVNULL, stdout=2, check=False)
     if done.returncode != 0:
@@ -93,14 +119,19 @@ def run_inside(
 
 
 def _script(
-    root: Path, command: Sequence[str], binds: Sequence[Bind], environment: Mapping[str, str], cwd: str
+    root: Path,
+    command: Sequence[str],
+    binds: Sequence[Bind],
+    environment: Mapping[str, str],
+    cwd: str,
+    surroundings: Surroundings,
 ) -> str:
     """The shell text that sets the mounts and enters the root. Every word from outside is quoted."""
     base = shlex.quote(str(root))
     lines = [
         "umask 022",
         # some machines lack the program; no build looks at the name
-        "hostname builder 2>/dev/null || true",
+        f"hostname {shlex.quote(surroundings.hostname)} 2>/dev/null || true",
         f"cd {base}",
         # the bind gives the root a mount of its own, which can then be entered and made read-only
         f"mount --bind {base} {base}",
@@ -111,6 +142,7 @@ def _script(
         "mount -t tmpfs -o mode=0755 none dev",
         *(f"touch dev/{name}; mount --bind /dev/{name} dev/{name}" for name in _DEVICES),
         "mkdir dev/shm; mount -t tmpfs -o mode=1777 none dev/shm",
+        *_surround(surroundings),
     ]
     for bind in binds:
         inside = shlex.quote(bind.inside.lstrip("/"))
@@ -123,6 +155,25 @@ def _script(
     enter = f"cd {shlex.quote(cwd)} && exec {shlex.join(command)}"
     lines.append(f"exec chroot . /usr/bin/env -i {variables} /bin/sh -c {shlex.quote(enter)}")
     return "\n".join(lines)
+
+
+def _surround(surroundings: Surroundings) -> list[str]:
+    """The mounts of other surroundings, below /run, which every root has and which is new."""
+    lines = []
+    if surroundings.etc is not None:
+        inside = f"{SURROUNDINGS[1:]}/etc"
+        lines += [
+            f"mkdir -p {inside}",
+            f"mount --bind {shlex.quote(str(surroundings.etc))} {inside}",
+            f"cp -a etc run/etc; cp -a {inside}/. run/etc/",
+            # loaded from below /run: what runs inside may forbid programs in /etc, as mkosi does
+            f"[ ! -f run/etc/ld.so.preload ] || sed -i 's|^/|{SURROUNDINGS}/|' run/etc/ld.so.preload",
+            "mount --bind run/etc etc",
+        ]
+    if surroundings.record is not None:
+        inside = RECORD[1:]
+        lines += [f"mkdir {inside}", f"mount --bind {shlex.quote(str(surroundings.record))} {inside}"]
+    return lines
 
 
 def _read_only(path: str) -> str:

@@ -7,6 +7,7 @@ Exit codes: 0 done, and the same; 1 something differs; 2 it could not be found o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -21,8 +22,9 @@ from tools.debroot.__main__ import report as report_error
 from tools.debroot.cache import cache_home
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
+from tools.debroot.ledger import summary, totals
 from tools.imageaudit.inputs import locked, pack
-from tools.imageaudit.reproduce import Outcome, Request, commit_of, needs, reproduce
+from tools.imageaudit.reproduce import Outcome, Request, commit_of, fresh_cache, needs, reproduce
 from tools.imagebuild.stage import PACKAGES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -54,13 +56,14 @@ def _reproduce(options: argparse.Namespace) -> int:
     for role in options.roles or ROLES:
         request = Request(REPOSITORY, role, tuple(options.bundle), options.offline, options.against)
         say(f"{role}: rebuilding commit {commit[:12]} in a clean clone")
-        say(f"  {needs(request)}")
         if changed:
             say("  the changes of this checkout that are not committed are NOT part of it")
-        began = time.monotonic()
         log = cache_home() / f"reproduce-{role}.log"
         log.unlink(missing_ok=True)
-        outcomes[role] = reproduce(request, commit, log)
+        with fresh_cache() if options.fresh else contextlib.nullcontext():
+            say(f"  {needs(request)}")
+            began = time.monotonic()
+            outcomes[role] = reproduce(request, commit, log)
         say(f"  built in {(time.monotonic() - began) / 60:.1f} minutes; log: {log}")
         if not options.json:
             print("\n".join(report(role, outcomes[role])))
@@ -82,15 +85,24 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
             for shape, pin in outcome.found.items()
         },
         "different_from_pins": outcome.from_pins,
+        "different_from_pinned_files": None
+        if outcome.from_files is None
+        else [asdict(difference) for difference in outcome.from_files],
         "different_from_image": None
         if outcome.from_other is None
         else [asdict(difference) for difference in outcome.from_other],
+        "origins": {
+            kind.value: {
+                origin.value: {"items": items, "bytes": size} for origin, (items, size) in found.items()
+            }
+            for kind, found in totals(outcome.ledger.entries()).items()
+        },
     }
 
 
 def report(role: str, outcome: Outcome) -> list[str]:
-    """Lines that say what is the same, or where it differs."""
-    lines: list[str] = []
+    """Lines that say what the build rests on, and what is the same or where it differs."""
+    lines = [f"{role}: {line}" for line in summary(outcome.ledger.entries())]
     for shape, wrong in outcome.from_pins.items():
         found = outcome.found[shape]
         if not wrong:
@@ -106,8 +118,11 @@ def report(role: str, outcome: Outcome) -> list[str]:
         if packages:
             lines.append(f"  files differ of: {', '.join(packages)}")
         lines += _shown(line for line in wrong if not line.startswith(("tree.", "metadata.events")))
+        if outcome.from_files:
+            lines.append(f"  files that differ (there: pinned, here: built): {len(outcome.from_files)}")
+            lines += _shown(difference.text() for difference in outcome.from_files)
         if outcome.from_other is None:
-            lines.append("  to see which files, compare with the published image: --against FILE")
+            lines.append("  to see the bytes that differ, compare with the published image: --against FILE")
     if outcome.from_other is not None:
         lines.append(f"{role}: {'the same as' if not outcome.from_other else 'differs from'} the image given")
         lines += _shown(difference.text() for difference in outcome.from_other)
@@ -131,6 +146,9 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
             command.add_argument("--out", type=Path, required=True)
         else:
             command.add_argument("--against", type=Path)
+            command.add_argument(
+                "--fresh", action="store_true", help="take nothing from a cache: build all of it here"
+            )
     return parser.parse_args(words)
 
 

@@ -6,7 +6,10 @@ from __future__ import annotations
 import difflib
 import json
 import shutil
+import stat
 import subprocess
+import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +22,9 @@ from tools.imagebuild.listing import owner_of
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _MAX_LINES = 12
+_UNREADABLE = (
+    OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, tarfile.TarError, zlib.error,
+)  # fmt: skip
 _MAX_TEXT = 256 * 1024
 
 
@@ -116,9 +122,7 @@ def compare_trees(
 
 
 def _entry(one: Entry, two: Entry, owner: str) -> Difference:
-    if one.content != two.content:
-        what, detail = _content(one.content, two.content)
-        return Difference(one.path, owner, what, detail)
+    what, detail = _content(one.content, two.content) if one.content != two.content else ("", ())
     names = ("mode", "user", "group", "mtime")
     changed = [
         f"{name} {getattr(one, name):{'o' if name == 'mode' else 'd'}} there,"
@@ -126,7 +130,7 @@ def _entry(one: Entry, two: Entry, owner: str) -> Difference:
         for name in names
         if getattr(one, name) != getattr(two, name)
     ]
-    return Difference(one.path, owner, "; ".join(changed))
+    return Difference(one.path, owner, "; ".join([*([what] if what else []), *changed]), detail)
 
 
 def _content(one: bytes, two: bytes) -> tuple[str, tuple[str, ...]]:
@@ -136,8 +140,13 @@ def _content(one: bytes, two: bytes) -> tuple[str, tuple[str, ...]]:
     if texts[0] is None or texts[1] is None:
         window = slice(max(0, at - 8), at + 8)
         return what, (f"there {one[window].hex(' ')}", f"here  {two[window].hex(' ')}")
-    lines = list(difflib.unified_diff(texts[0], texts[1], "there", "here", n=1, lineterm=""))
-    return what, tuple(lines[: _MAX_LINES + 2])
+    return what, _lines(texts[0], texts[1])
+
+
+def _lines(one: list[str], two: list[str]) -> tuple[str, ...]:
+    lines = list(difflib.unified_diff(one, two, "there", "here", n=1, lineterm=""))
+    more = len(lines) - (_MAX_LINES + 2)
+    return (*lines[: _MAX_LINES + 2], *([f"and {more} lines more"] if more > 0 else []))
 
 
 def _text(data: bytes) -> list[str] | None:
@@ -165,7 +174,7 @@ def parse_listing(data: bytes) -> dict[str, dict[str, Any]]:
 def compare_listings(
     expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]
 ) -> list[Difference]:
-    """The same from published listings (``<role>.files.json``), which have hashes and no contents."""
+    """The same from listings, which have hashes, and contents only of small texts that the build made itself."""
     differences = []
     for path in sorted(expected.keys() | found.keys()):
         one, two = expected.get(path), found.get(path)
@@ -176,7 +185,64 @@ def compare_listings(
             where = "is only in what was built here" if one is None else "is missing in what was built here"
             differences.append(Difference(path, owner, where))
             continue
-        names = sorted(name for name in one.keys() | two.keys() if one.get(name) != two.get(name))
+        names = sorted(
+            name for name in (one.keys() | two.keys()) - {"text"} if one.get(name) != two.get(name)
+        )
         detail = tuple(f"{name}: {one.get(name)} there, {two.get(name)} here" for name in names)
+        texts = [item.get("text") for item in (one, two)]
+        if isinstance(texts[0], str) and isinstance(texts[1], str):
+            detail += _lines(texts[0].splitlines(), texts[1].splitlines())
         differences.append(Difference(path, owner, f"{', '.join(names)} differ", detail))
     return differences
+
+
+def compare_builds(expected: Path, found: Path, role: str) -> list[Difference]:
+    """Compare everything that two builds of a role wrote: what is in the images first, then the other files.
+
+    Raises:
+        AuditError: an image or a listing cannot be read.
+    """
+    listing = parse_listing((found / f"{role}.files.json").read_bytes())
+    owners = {path: str(item["owner"]) for path, item in listing.items()}
+    differences = compare_images(expected / f"{role}.efi", found / f"{role}.efi", owners)
+    one, two = (folder / f"{role}.oci" for folder in (expected, found))
+    differences += compare_trees(files_of_layer(one), files_of_layer(two), owners)
+    # a file of both images is named once
+    return list(dict.fromkeys(differences)) + compare_artifacts(expected, found)
+
+
+def compare_artifacts(expected: Path, found: Path) -> list[Difference]:
+    """File by file, what two builds wrote, whatever it is."""
+    differences = []
+    names = sorted({path.relative_to(top) for top in (expected, found) for path in top.rglob("*")})
+    for name in names:
+        one, two = expected / name, found / name
+        if one.is_dir() and two.is_dir():
+            continue
+        if not (one.is_file() and two.is_file()):
+            what = f"is only in {'what was built here' if two.exists() else 'the other build'}"
+            differences.append(Difference(name.as_posix(), "an artifact", what))
+        elif one.read_bytes() != two.read_bytes():
+            what, detail = _content(one.read_bytes(), two.read_bytes())
+            differences.append(Difference(name.as_posix(), "an artifact", what, detail))
+    return differences
+
+
+def files_of_layer(layout: Path) -> list[Entry]:
+    """What is in the one layer of an OCI layout. Raises ``AuditError``."""
+    try:
+        (described,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+        manifest = json.loads((layout / "blobs" / described["digest"].replace(":", "/")).read_bytes())
+        (layer,) = manifest["layers"]
+        with tarfile.open(layout / "blobs" / layer["digest"].replace(":", "/")) as archive:
+            return [_tar_entry(archive, item) for item in archive]
+    except _UNREADABLE as error:
+        raise AuditError(f"{layout.name} cannot be read: {error}", hint="is it one of our images?") from error
+
+
+def _tar_entry(archive: tarfile.TarFile, item: tarfile.TarInfo) -> Entry:
+    kinds = ((item.isdir(), stat.S_IFDIR), (item.issym(), stat.S_IFLNK), (item.isreg(), stat.S_IFREG))
+    kind = next((value for is_it, value in kinds if is_it), 0)
+    reader = archive.extractfile(item) if item.isreg() else None
+    content = reader.read() if reader is not None else item.linkname.encode()
+    return Entry(item.name, kind | item.mode, item.uid, item.gid, int(item.mtime), content)

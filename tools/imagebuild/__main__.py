@@ -11,7 +11,8 @@ from pathlib import Path
 from tools.debroot.__main__ import add_source_options, available_packages, prepare, read_lock, report
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources, fetch
-from tools.debroot.sandbox import require_namespaces
+from tools.debroot.ledger import Kind, Ledger, Origin
+from tools.debroot.sandbox import USUAL, Surroundings, require_namespaces
 from tools.imagebuild.build import Inputs, build, require_root
 from tools.imagebuild.firmware import build_firmware
 from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, refresh_all, wheels_path
@@ -49,16 +50,17 @@ def gather(
     )
 
 
-def make(role: str, options: argparse.Namespace) -> None:
+def make(role: str, options: argparse.Namespace, ledger: Ledger, surroundings: Surroundings) -> None:
     """Build a role, unless nothing changed since the last build."""
     out: Path = options.out / ("development" if options.development else "") / role
     inputs = manifest(REPOSITORY, role) + (DEVELOPMENT if options.development else "")
     if is_current(out, inputs) and not options.force:
         print(f"{role}: nothing changed")
+        ledger.note(Kind.IMAGE, role, Origin.CACHE)
         return
     require_root()
     require_namespaces()
-    sources = Sources.of_this_machine(options.bundle, offline=options.offline)
+    sources = Sources.of_this_machine(options.bundle, offline=options.offline, ledger=ledger)
     gathered = gather(
         REPOSITORY,
         role,
@@ -67,17 +69,19 @@ def make(role: str, options: argparse.Namespace) -> None:
         development=options.development,
     )
     (out / MANIFEST).unlink(missing_ok=True)
-    build(REPOSITORY, gathered, out)
+    build(REPOSITORY, gathered, out, surroundings)
+    ledger.note(Kind.IMAGE, role, Origin.BUILT)
     (out / MANIFEST).write_text(inputs if gathered.pinned else f"{UNPINNED}\n{inputs}")
 
 
-def make_firmware(options: argparse.Namespace) -> None:
+def make_firmware(options: argparse.Namespace, ledger: Ledger, surroundings: Surroundings) -> None:
     """The firmware for all roles, from the cache if it was built before."""
-    sources = Sources.of_this_machine(options.bundle, offline=options.offline)
+    sources = Sources.of_this_machine(options.bundle, offline=options.offline, ledger=ledger)
     tools = prepare(REPOSITORY / TOOLS, sources, allow_current=options.allow_current)
     files = fetch(tools.lock, sources)
     named = {file.filename.rpartition("/")[2]: files[file.sha256] for file in tools.lock.sources}
-    print(build_firmware(tools.root, named, options.out / "firmware"))
+    out = options.out / "firmware"
+    print(build_firmware(tools.root, named, out, surroundings=surroundings, ledger=ledger))
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
@@ -87,6 +91,7 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name, help=text)
         command.add_argument("--out", type=Path, default=REPOSITORY / ".build/images")
         add_source_options(command)
+        command.add_argument("--ledger", type=Path, help="write where everything came from (JSON)")
         if name == "build":
             command.add_argument("roles", nargs="+", choices=ROLES)
             command.add_argument(
@@ -101,16 +106,19 @@ def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    options = _arguments(words)
+def main(words: Sequence[str] | None = None, surroundings: Surroundings = USUAL) -> int:
+    """The exit code. `surroundings`: of the builds, for tests that they do not matter."""
+    options, ledger = _arguments(words), Ledger()
     try:
         if options.command == "lock":
             refresh_all(REPOSITORY, ROLES, options.uv.absolute(), dry_run=options.dry_run)
         elif options.command == "firmware":
-            make_firmware(options)
+            make_firmware(options, ledger, surroundings)
         else:
             for role in options.roles:
-                make(role, options)
+                make(role, options, ledger, surroundings)
+        if options.command != "lock" and options.ledger is not None:
+            options.ledger.write_text(ledger.to_text())
     except DebrootError as error:
         report(error)
         return error.exit_code

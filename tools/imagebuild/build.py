@@ -22,7 +22,7 @@ from pathlib import Path
 from tools.debroot.cache import cache_home
 from tools.debroot.errors import ConfigurationError
 from tools.debroot.lockfile import Lock
-from tools.debroot.sandbox import Bind, run_inside
+from tools.debroot.sandbox import SURROUNDINGS, USUAL, Bind, Surroundings, run_inside
 from tools.imagebuild.oci import Process, write_layout
 from tools.imagebuild.packages import is_copyleft
 from tools.imagebuild.sbom import Component, copyleft_sources, debian_components, document, metadata_licenses
@@ -61,7 +61,7 @@ def require_root() -> None:
         )
 
 
-def build(repository: Path, inputs: Inputs, out: Path) -> None:
+def build(repository: Path, inputs: Inputs, out: Path, surroundings: Surroundings = USUAL) -> None:
     """Write <role>.efi, <role>.oci/, <role>.files.json, <role>.spdx.json and <role>.sources.txt into `out`.
 
     Errors:
@@ -74,17 +74,17 @@ def build(repository: Path, inputs: Inputs, out: Path) -> None:
     umask = os.umask(0o022)
     try:
         with tempfile.TemporaryDirectory(prefix="image-", dir=scratch_home) as folder:
-            _build(repository, inputs, Path(folder), out)
+            _build(repository, inputs, Path(folder), out, surroundings)
     finally:
         os.umask(umask)
 
 
-def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
+def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path, surroundings: Surroundings) -> None:
     staged = scratch / "build"
     for name in ("build", "made", "work", "var"):
         (scratch / name).mkdir()
     stage_definition(repository, staged / "images")
-    stage_archive(inputs.tool_root, inputs.lock, inputs.debs, staged / "repository")
+    stage_archive(inputs.tool_root, inputs.lock, inputs.debs, staged / "repository", surroundings)
     stage_code(
         repository,
         inputs.role,
@@ -94,7 +94,7 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
         development=inputs.development,
     )
     made = scratch / "made"
-    _mkosi(inputs, staged, scratch, made)
+    _mkosi(inputs, staged, scratch, made, surroundings)
     layer = made / "layer.tar"
     uncompressed = _sha256(layer)
     run_inside(
@@ -102,6 +102,7 @@ def _build(repository: Path, inputs: Inputs, scratch: Path, out: Path) -> None:
         ["gzip", "--no-name", "--best", "/out/layer.tar"],
         binds=[Bind(made, "/out", writable=True)],
         what="packing the OCI layer",
+        surroundings=surroundings,
     )
     role = inputs.role
     out.mkdir(parents=True, exist_ok=True)
@@ -143,7 +144,7 @@ def _wheel_component(wheel: Wheel, path: Path) -> Component:
     )
 
 
-def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
+def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path, surroundings: Surroundings) -> None:
     words = ["mkosi", "--directory", "/build/images", "--profile", inputs.role, "--output", inputs.role]
     words += ["--source-date-epoch", str(inputs.epoch), "--extra-tree", "/build/code"]
     words += ["--image-id", f"outlayer-{inputs.role}"]
@@ -151,6 +152,9 @@ def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
         words += ["--package", package]
     if inputs.development:
         words += ["--kernel-command-line", "loglevel=7 systemd.show_status=yes outlayer.variant=development"]
+    if surroundings.etc is not None:
+        # for mkosi's own sandbox and for the image while it is made: nothing of it is on the allow-list
+        words += ["--sandbox-tree", SURROUNDINGS, "--skeleton-tree", SURROUNDINGS]
     print(f"building the image of {inputs.role}", file=sys.stderr, flush=True)
     run_inside(
         inputs.tool_root,
@@ -163,6 +167,7 @@ def _mkosi(inputs: Inputs, staged: Path, scratch: Path, made: Path) -> None:
         ],
         cwd="/build/images",
         what=f"building the image of {inputs.role}",
+        surroundings=surroundings,
     )
 
 

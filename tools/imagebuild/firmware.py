@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tools.debroot.cache import cache_home, folder_once
-from tools.debroot.sandbox import Bind, run_inside
+from tools.debroot.ledger import Kind, Ledger, Origin
+from tools.debroot.sandbox import USUAL, Bind, Surroundings, run_inside
 from tools.imagebuild.errors import ImageBuildError
 
 FILE = "OVMF.fd"
@@ -47,11 +48,20 @@ cp Build/IntelTdx/RELEASE_GCC5/FV/{FILE} /out/{FILE}
 """
 
 
-def build_firmware(tool_root: Path, sources: Mapping[str, Path], out: Path, *, jobs: int = 2) -> Path:
+def build_firmware(
+    tool_root: Path,
+    sources: Mapping[str, Path],
+    out: Path,
+    *,
+    jobs: int = 2,
+    surroundings: Surroundings = USUAL,
+    ledger: Ledger | None = None,
+) -> Path:
     """Write out/OVMF.fd, built or from the cache.
 
     Args:
         sources: file name -> verified file of the source package.
+        ledger: is told which of the two.
 
     Errors:
         ImageBuildError: the source package does not have the two tarballs that are expected.
@@ -60,15 +70,27 @@ def build_firmware(tool_root: Path, sources: Mapping[str, Path], out: Path, *, j
     key = hashlib.sha256(
         "\n".join([tool_root.parent.name, _SCRIPT, *_digests(sources)]).encode()
     ).hexdigest()[:32]
-    made = folder_once(
-        cache_home() / "firmware", key, lambda fresh: compile_firmware(tool_root, sources, fresh, jobs=jobs)
-    )
+    noted = Ledger() if ledger is None else ledger
+
+    def make(fresh: Path) -> None:
+        compile_firmware(tool_root, sources, fresh, jobs=jobs, surroundings=surroundings)
+        noted.note(Kind.FIRMWARE, key, Origin.BUILT)
+
+    made = folder_once(cache_home() / "firmware", key, make)
+    noted.note(Kind.FIRMWARE, key, Origin.CACHE)
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(made / FILE, out / FILE)
     return out / FILE
 
 
-def compile_firmware(tool_root: Path, sources: Mapping[str, Path], out: Path, *, jobs: int) -> None:
+def compile_firmware(
+    tool_root: Path,
+    sources: Mapping[str, Path],
+    out: Path,
+    *,
+    jobs: int,
+    surroundings: Surroundings = USUAL,
+) -> None:
     """Build anew into `out`."""
     upstream = _one(sources, ".orig.tar.")
     debian = _one(sources, ".debian.tar.")
@@ -90,6 +112,7 @@ def compile_firmware(tool_root: Path, sources: Mapping[str, Path], out: Path, *,
             ],
             environment={"JOBS": str(jobs), "SOURCE_DATE_EPOCH": "0"},
             what="building the firmware",
+            surroundings=surroundings,
         )
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 MADE = "made by the build"
 OWN = "outlayer and its wheels"
+# of what the build made itself, small texts are listed in full: nowhere else could one look them up
+TEXT_BYTES = 4096
 _OWN_FOLDER = "usr/lib/outlayer/"
 
 
@@ -44,11 +46,26 @@ def describe(root: Path, path: str) -> dict[str, Any]:
     return item
 
 
+def small_text(root: Path, path: str) -> str | None:
+    """The content of a small text file, if it is one."""
+    full = root / path
+    if full.is_symlink() or not full.is_file() or full.stat().st_size > TEXT_BYTES:
+        return None
+    try:
+        text = full.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    return None if "\0" in text else text
+
+
 def listing(root: Path, known: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Path -> owner, mode, user, group, and SHA-256 or link target; folders, too."""
-    found = {}
+    """Path -> owner, mode, user, group, SHA-256 or link target, and a small text of the build; folders, too."""
+    found: dict[str, dict[str, Any]] = {}
     for inside, folders, files in os.walk(root):
         for name in (*folders, *files):
             path = (Path(inside) / name).relative_to(root).as_posix()
             found[path] = {"owner": owner_of(path, known), **describe(root, path)}
+            text = small_text(root, path) if found[path]["owner"] == MADE else None
+            if text is not None:
+                found[path]["text"] = text
     return dict(sorted(found.items()))

@@ -17,6 +17,8 @@ from tools.imagebuild.wheels import parse_wheels, resolve_wheels, wheels_text
 
 LOCKS = Path("images/locks")
 TOOLS = LOCKS / "tools.json"
+# the clock of the tests that builds do not depend on it; no build takes anything from it
+FAKETIME = LOCKS / "faketime.json"
 _KERNEL_SUITE = "trixie-backports"
 _KERNEL_META = "linux-modules-cloud-amd64"
 _KERNEL = re.compile(r"linux-(base|binary|modules)-([0-9].*-cloud-amd64)")
@@ -102,7 +104,8 @@ def refresh_wheels(repository: Path, role: str, uv: Path, *, dry_run: bool) -> b
 def refresh_all(repository: Path, roles: list[str], uv: Path, *, dry_run: bool) -> None:
     """The tool root and every role."""
     mirrors = discover()
-    refresh(repository, TOOLS, mirrors, dry_run=dry_run)
+    for path in (TOOLS, FAKETIME):
+        refresh(repository, path, mirrors, dry_run=dry_run)
     for role in roles:
         refresh(repository, lock_path(role), mirrors, dry_run=dry_run)
         refresh_wheels(repository, role, uv, dry_run=dry_run)

@@ -19,6 +19,7 @@ LIBRARIES = PurePosixPath("usr/lib/x86_64-linux-gnu")
 ENABLED = PurePosixPath("etc/systemd/system")
 _DPKG = PurePosixPath("var/lib/dpkg/info")
 _DOC = PurePosixPath("usr/share/doc")
+SECONDS_OF_A_DAY = 86400
 _PREFIXES = ("bin/", "sbin/", "lib/", "lib64/")
 
 
@@ -81,6 +82,25 @@ def remove(root: Path, patterns: tuple[str, ...]) -> None:
     """Remove single files or links by name."""
     for pattern in patterns:
         (root / pattern).unlink()
+
+
+def set_account_days(root: Path, epoch: int) -> None:
+    """Give every account the day of the epoch as the one on which its password was changed, shadow(5).
+
+    No program can be trusted with it: mkosi starts systemd-sysusers without SOURCE_DATE_EPOCH, and useradd and
+    pwconv take today when SOURCE_DATE_EPOCH lies ahead of the machine's clock.
+    """
+    path = root / "etc/shadow"
+    day = str(epoch // SECONDS_OF_A_DAY)
+    accounts = [line.split(":") for line in path.read_text().splitlines()]
+    path.write_text("".join(":".join([*fields[:2], day, *fields[3:]]) + "\n" for fields in accounts))
+
+
+def set_times(root: Path, epoch: int) -> None:
+    """One time for the root and all below; mkosi by itself only takes back what is later."""
+    for inside, folders, files in os.walk(root):
+        for path in (Path(inside), *(Path(inside) / name for name in (*folders, *files))):
+            os.utime(path, (epoch, epoch), follow_symlinks=False)
 
 
 def _entries(root: Path) -> Iterator[PurePosixPath]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath, PurePosixPath
 
 from tools.debroot.lockfile import Lock
-from tools.debroot.sandbox import Bind, run_inside
+from tools.debroot.sandbox import USUAL, Bind, Surroundings, run_inside
 from tools.imagebuild.errors import WheelError
 
 SITE = PurePosixPath("usr/lib/outlayer/site-packages")
@@ -70,7 +70,9 @@ def stage_definition(repository: Path, target: Path) -> None:
     _normalise(target)
 
 
-def stage_archive(root: Path, lock: Lock, files: Mapping[str, Path], target: Path) -> None:
+def stage_archive(
+    root: Path, lock: Lock, files: Mapping[str, Path], target: Path, surroundings: Surroundings = USUAL
+) -> None:
     """A package archive that holds what is locked and nothing else."""
     (target / "dists/trixie/main/binary-amd64").mkdir(parents=True)
     (target / "pool").mkdir()
@@ -78,7 +80,11 @@ def stage_archive(root: Path, lock: Lock, files: Mapping[str, Path], target: Pat
         copy = target / "pool" / PurePosixPath(package.filename).name
         shutil.copyfile(files[package.sha256], copy)
     run_inside(
-        root, ["sh", "-c", _INDEX], binds=[Bind(target, "/out", writable=True)], what="indexing the packages"
+        root,
+        ["sh", "-c", _INDEX],
+        binds=[Bind(target, "/out", writable=True)],
+        what="indexing the packages",
+        surroundings=surroundings,
     )
 
 

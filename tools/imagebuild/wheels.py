@@ -20,6 +20,7 @@ from pathlib import Path
 from tools.debroot.cache import cache_home
 from tools.debroot.errors import CommandError, ConfigurationError, CorruptInputError, InputsMovedError
 from tools.debroot.fetch import INPUTS_VARIABLE, Sources, sha256_of
+from tools.debroot.ledger import Kind, Origin
 from tools.debroot.process import run
 from tools.imagebuild.errors import WheelError
 from tools.imagebuild.stage import PACKAGES
@@ -111,18 +112,15 @@ def fetch_wheels(wheels: Sequence[Wheel], sources: Sources) -> dict[str, Path]:
     found: dict[str, Path] = {}
     missing = []
     for wheel in wheels:
-        path = next(
-            (
-                folder / wheel.local_name
-                for folder in (*sources.bundles, cache)
-                if (folder / wheel.local_name).is_file()
-            ),
-            None,
+        folder = next(
+            (folder for folder in (*sources.bundles, cache) if (folder / wheel.local_name).is_file()), None
         )
-        if path is None:
+        if folder is None:
             missing.append(wheel)
-        else:
-            found[wheel.sha256] = _checked(path, wheel)
+            continue
+        found[wheel.sha256] = _checked(folder / wheel.local_name, wheel)
+        origin = Origin.CACHE if folder == cache else Origin.BUNDLE
+        sources.ledger.note(Kind.WHEEL, wheel.sha256, origin, wheel.size)
     if missing and sources.mirrors is not None:
         _download(missing, cache)
     still = [wheel for wheel in missing if not (cache / wheel.local_name).is_file()]
@@ -133,6 +131,8 @@ def fetch_wheels(wheels: Sequence[Wheel], sources: Sources) -> dict[str, Path]:
             f"{len(still)} locked wheels are in none of: input bundles, cache ({asked}){lines}",
             hint=f"give the inputs by hash (--bundle DIR or {INPUTS_VARIABLE}), or refresh the lock on purpose",
         )
+    for wheel in missing:
+        sources.ledger.note(Kind.WHEEL, wheel.sha256, Origin.DOWNLOADED, wheel.size)
     return found | {wheel.sha256: cache / wheel.local_name for wheel in missing}
 
 
@@ -168,6 +168,8 @@ def _pip_download(requirements: str, folder: Path) -> None:
     listing = folder / "requirements.txt"
     listing.write_text(requirements)
     words = [*_pip(), "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    # what is kept is kept by us, under its hash
+    words += ["--no-cache-dir"]
     words += ["--disable-pip-version-check", "--python-version", PYTHON, "--implementation", "cp"]
     words += [word for abi in ("cp313", "abi3", "none") for word in ("--abi", abi)]
     words += [word for platform in platforms() for word in ("--platform", platform)]

@@ -15,10 +15,12 @@ from tools.bootproof.programs import programs_of
 from tools.debroot.__main__ import add_source_options, prepare
 from tools.debroot.errors import DebrootError
 from tools.debroot.fetch import Sources
+from tools.imageaudit.difference import Difference, compare_listings, parse_listing
 from tools.imagebuild.errors import ImageBuildError
 from tools.imagebuild.locks import TOOLS
 from tools.imagebuild.manifest import is_pinned
-from tools.imagepins.collect import Built, collect, pin_path, shapes_of
+from tools.imagepins.collect import Built, collect, files_path, pin_path, shapes_of
+from tools.imagepins.files import files_text, pinned_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_CHECKED = """\
@@ -27,6 +29,7 @@ NOTICE  {role} was built from packages that are not the locked ones, because the
 NOTICE  archive has moved on. Its pinned values were NOT checked.
 NOTICE ######################################################################"""
 _SHOWN = 6
+_FILES_SHOWN = 20
 
 
 def run(command: str, role: str, built: Built) -> bool:
@@ -39,20 +42,38 @@ def run(command: str, role: str, built: Built) -> bool:
             )
         print(NOT_CHECKED.format(role=role), file=sys.stderr)
         return True
+    listing = parse_listing((built.images / role / f"{role}.files.json").read_bytes())
+    files = files_path(REPOSITORY, role)
+    if command == "write":
+        files.parent.mkdir(exist_ok=True)
+        files.write_text(files_text(role, listing))
     good = True
+    of_files: list[Difference] = []
     for shape, file in shapes_of(REPOSITORY, role).items():
         found = collect(REPOSITORY, role, file, built)
         path = pin_path(REPOSITORY, shape)
         if command == "write":
-            path.parent.mkdir(exist_ok=True)
             path.write_text(found.to_text())
             print(f"{path.relative_to(REPOSITORY)}: {found.uki.sha256} ({found.uki.size / 1e6:.1f} MB)")
         elif not path.is_file():
             print(f"{path} is missing\n  hint: make images-pin", file=sys.stderr)
             good = False
         else:
-            good = _report(path, differences(ImagePin.from_bytes(path.read_bytes()), found)) and good
-    return good
+            pinned = ImagePin.from_bytes(path.read_bytes())
+            good = _report(path, differences(pinned, found)) and good
+            of_files = compare_listings(pinned_files(files, pinned), listing)
+    return _report_files(of_files) and good
+
+
+def _report_files(wrong: Sequence[Difference]) -> bool:
+    if wrong:
+        lines = ["  " + difference.text().replace("\n", "\n  ") for difference in wrong[:_FILES_SHOWN]]
+        if len(wrong) > _FILES_SHOWN:
+            lines.append(f"  and {len(wrong) - _FILES_SHOWN} files more")
+        print(
+            f"files that differ (there: pinned, here: built): {len(wrong)}", *lines, sep="\n", file=sys.stderr
+        )
+    return not wrong
 
 
 def _report(path: Path, wrong: list[str]) -> bool:
@@ -69,9 +90,7 @@ def _report(path: Path, wrong: list[str]) -> bool:
             "  hint: an input changed; if it was meant to, renew the pins: make images-pin", file=sys.stderr
         )
     else:
-        print(
-            "  hint: the same inputs gave other bytes: outlayer image reproduce says where", file=sys.stderr
-        )
+        print("  hint: the same inputs gave other bytes; the files that differ follow", file=sys.stderr)
     return False
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from outlayer_attestation.measure.image import firmware_digests, uki_digests
 from outlayer_attestation.measure.metadata import ImageMetadata
@@ -21,6 +19,7 @@ from tools.debroot.lockfile import Lock
 from tools.imagebuild.locks import TOOLS, epoch_of, lock_path, wheels_path
 from tools.imagebuild.manifest import MANIFEST
 from tools.imagebuild.stage import PACKAGES
+from tools.imagepins.files import root_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,11 @@ def shapes_of(repository: Path, role: str) -> dict[str, Path]:
 def pin_path(repository: Path, shape: str) -> Path:
     """Where a pin is kept: one file per shape, which belongs to one role."""
     return repository / "images/pins" / f"{shape}.json"
+
+
+def files_path(repository: Path, role: str) -> Path:
+    """Where the list of a role's files is kept: all its shapes boot the same image."""
+    return repository / "images/pins" / f"{role}.files.json"
 
 
 def collect(repository: Path, role: str, shape_file: Path, built: Built) -> ImagePin:
@@ -71,22 +75,11 @@ def collect(repository: Path, role: str, shape_file: Path, built: Built) -> Imag
         firmware=_artifact(firmware),
         inputs=_inputs(repository, role, folder),
         versions=versions_of(lock, tools),
-        tree=tree_of(json.loads((folder / f"{role}.files.json").read_bytes())),
+        tree=root_of(json.loads((folder / f"{role}.files.json").read_bytes())),
         code_sha256=code_digest(_packages(repository, role)).hex(),
         metadata=metadata,
         not_verified_on_hardware=metadata.predict().unverified(),
     )
-
-
-def tree_of(files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Owner -> SHA-256 over paths, rights and contents of what it has in the image."""
-    hashers: dict[str, Any] = {}
-    for path, item in sorted(files.items()):
-        line = json.dumps(
-            [path, {name: value for name, value in item.items() if name != "owner"}], sort_keys=True
-        )
-        hashers.setdefault(item["owner"], hashlib.sha256()).update(line.encode() + b"\n")
-    return {owner: hasher.hexdigest() for owner, hasher in sorted(hashers.items())}
 
 
 def _packages(repository: Path, role: str) -> dict[str, Path]:

@@ -52,6 +52,8 @@ pub struct Completed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compilation_note: Option<&'a str>,
     pub timestamp: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub record_sha256: Option<&'a str>,
 }
 
 #[derive(Serialize)]

@@ -127,9 +127,17 @@ impl Contract {
     }
 
     /// Give the result of a request. Output and all must fit into what a yield can be resumed with.
-    pub fn resolve_execution(&mut self, request_id: u64, response: ExecutionResponse) {
+    ///
+    /// `record_sha256` is the leaf of the run's task record; the request's last event carries it.
+    pub fn resolve_execution(
+        &mut self,
+        request_id: u64,
+        response: ExecutionResponse,
+        record_sha256: Option<String>,
+    ) {
         self.assert_operator();
-        self.resume(request_id, &response);
+        let record_sha256 = record_sha256.or(response.record_sha256);
+        self.resume(request_id, &ExecutionResponse { record_sha256, ..response });
     }
 
     /// Store an output that is too large to resume a yield with.
@@ -150,10 +158,18 @@ impl Contract {
         resources_used: ResourceMetrics,
         compilation_note: Option<String>,
         refund_usd: Option<u64>,
+        record_sha256: Option<String>,
     ) {
         self.submit_execution_output(request_id, output);
-        let response =
-            ExecutionResponse { success, output: None, error, resources_used, compilation_note, refund_usd };
+        let response = ExecutionResponse {
+            success,
+            output: None,
+            error,
+            resources_used,
+            compilation_note,
+            refund_usd,
+            record_sha256,
+        };
         self.resume(request_id, &response);
     }
 
@@ -253,6 +269,10 @@ impl Contract {
     }
 
     fn resume(&mut self, request_id: u64, response: &ExecutionResponse) {
+        require!(
+            response.record_sha256.as_deref().is_none_or(is_sha256_hex),
+            "record_sha256 must be 64 lower-case hex digits: the leaf hash of the run's task record"
+        );
         let data_id = self.pending_request_mut(request_id).data_id;
         let payload = serde_json::to_vec(response)
             .unwrap_or_else(|_| env::panic_str("The response could not be written as JSON"));
@@ -312,6 +332,7 @@ impl Contract {
                 payment_refunded: refunded.to_string(),
                 compilation_note: response.compilation_note.as_deref(),
                 timestamp: env::block_timestamp(),
+                record_sha256: response.record_sha256.as_deref(),
             },
         );
         // settlement never fails: a source from before sources had a limit may be too long

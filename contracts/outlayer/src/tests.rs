@@ -364,6 +364,43 @@ fn a_timeout_costs_the_base_fee_and_emits_no_completion() {
 }
 
 #[test]
+fn the_leaf_of_the_record_is_in_the_last_event_of_success_and_of_failure() {
+    let mut contract = with_project();
+    let used = json!({"instructions": 0, "time_ms": 0});
+    for success in [true, false] {
+        for leaf in [json!(null), json!(HASH)] {
+            let request_id = pending(&mut contract);
+            let done = json!({"success": success, "resources_used": used, "record_sha256": leaf});
+            settle(&mut contract, request_id, response(done));
+            assert_eq!(events("execution_completed")[0].get("record_sha256"), leaf.as_str().map(|_| &leaf));
+        }
+    }
+}
+
+#[test]
+fn a_response_without_a_record_is_resumed_with_the_bytes_of_before() {
+    let plain = json!({"success": true, "resources_used": {"instructions": 0, "time_ms": 0}});
+    let read: ExecutionResponse = serde_json::from_value(plain).unwrap();
+    assert!(!serde_json::to_string(&read).unwrap().contains("record_sha256"));
+}
+
+#[test]
+fn a_leaf_that_is_not_64_lower_case_hex_digits_is_refused() {
+    let mut contract = with_project();
+    let request_id = pending(&mut contract);
+    let leaf = "ab".repeat(32);
+    let done = json!({"success": true, "resources_used": {"instructions": 0, "time_ms": 0}});
+    for leaf in ["", "ab", &leaf.to_uppercase(), &leaf[1..], &format!("{leaf}0"), &format!("{}g", &leaf[1..])]
+    {
+        call_as("worker.test", 0, 10);
+        let done: ExecutionResponse = serde_json::from_value(done.clone()).unwrap();
+        assert_refused("record_sha256 must be 64 lower-case hex digits", || {
+            contract.resolve_execution(request_id, done, Some(leaf.to_string()));
+        });
+    }
+}
+
+#[test]
 fn a_callback_never_panics_whatever_it_gets() {
     let mut contract = with_project();
     for payload in [&b""[..], b"null", b"{}", b"\xff", b"{\"success\":true}", b"[[[[[["] {
@@ -490,10 +527,19 @@ fn only_the_operator_gives_results() {
     for who in ["owner.test", "bob.test", "alice.test"] {
         call_as(who, 0, 15);
         assert_refused("Only operator", || contract.submit_execution_output(request_id, output()));
-        assert_refused("Only operator", || contract.resolve_execution(request_id, done().unwrap()));
+        assert_refused("Only operator", || contract.resolve_execution(request_id, done().unwrap(), None));
         assert_refused("Only operator", || {
             let used = ResourceMetrics::default();
-            contract.submit_execution_output_and_resolve(request_id, output(), true, None, used, None, None);
+            contract.submit_execution_output_and_resolve(
+                request_id,
+                output(),
+                true,
+                None,
+                used,
+                None,
+                None,
+                None,
+            );
         });
     }
 }
@@ -519,7 +565,7 @@ fn a_response_that_no_yield_can_carry_is_refused() {
                        "resources_used": {"instructions": 0, "time_ms": 0}});
     call_as("worker.test", 0, 15);
     assert_refused("use submit_execution_output_and_resolve", || {
-        contract.resolve_execution(request_id, serde_json::from_value(large).unwrap());
+        contract.resolve_execution(request_id, serde_json::from_value(large).unwrap(), None);
     });
 }
 

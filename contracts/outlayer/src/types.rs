@@ -225,6 +225,8 @@ pub struct ExecutionResponse {
     pub compilation_note: Option<String>,
     #[serde(default)]
     pub refund_usd: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_sha256: Option<String>,
 }
 
 /// A request that waits for its result.

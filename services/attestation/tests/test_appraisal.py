@@ -17,10 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from outlayer_attestation import policy, testing
+from outlayer_attestation import quote as layout
 from outlayer_attestation.appraisal import INTEL_ROOT_CA_SHA256, Appraisal, appraise, collateral_window
 from outlayer_attestation.checks import Check, Outcome, overall
 from outlayer_attestation.collateral import Collateral
 from outlayer_attestation.errors import CollateralError
+from outlayer_attestation.memory import forget
 from outlayer_attestation.platform.machine import SoftwarePlatform
 from outlayer_attestation.platform.quoting import QuotingEnclave, TdFields
 
@@ -269,16 +271,7 @@ def test_any_flipped_bit_of_a_quote_is_refused(
     assert result.outcome is Outcome.FAIL or testing.same_but_for_pem(quote, bytes(changed))
 
 
-COVERED = [
-    "root_ca_crl",
-    "pck_crl",
-    "tcb_info_issuer_chain",
-    "tcb_info",
-    "tcb_info_signature",
-    "qe_identity_issuer_chain",
-    "qe_identity",
-    "qe_identity_signature",
-]
+COVERED = sorted(Collateral.__slots__)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -297,15 +290,9 @@ def test_a_changed_character_of_the_collateral_is_refused_or_means_the_same(
     except CollateralError:
         return
     if mutated == collateral:
-        return  # hex in the other case
+        return  # another spelling, rewritten on reading
     result = appraise(quote, mutated, root_ca_der=machine.root_der, now=testing.NOW)
-    assert result.outcome is Outcome.FAIL or same_certificates(text, changed)
-
-
-def same_certificates(text: str, changed: str) -> bool:
-    """Line ends and the unused last bits of base64 are the one freedom that PEM leaves."""
-    first, second = (x509.load_pem_x509_certificates(pem.encode()) for pem in (text, changed))
-    return first == second
+    assert result.outcome is Outcome.FAIL
 
 
 def test_a_certificate_of_an_impossible_version_is_a_failed_check(
@@ -361,6 +348,108 @@ def test_the_window_is_exact(machine: SoftwarePlatform, fine: Pair) -> None:
         for now in (start - 1, start, end - 1, end)
     ]
     assert outcomes == [Outcome.FAIL, Outcome.PASS, Outcome.PASS, Outcome.FAIL]
+
+
+# --- two implementations ---
+
+
+class Credulous:
+    """A library that accepts everything."""
+
+    status = "UpToDate"
+    advisory_ids: tuple[str, ...] = ()
+
+
+OURS = (
+    "attestation_key_binding",
+    "certification_data_type",
+    "crl_signature",
+    "pck_chain",
+    "qe_report_signature",
+    "quote_signature",
+    "tcb_info_fmspc",
+    "tcb_info_pceid",
+    "tcb_info_signature",
+    "tcb_info_type",
+    "tcb_signing_certificate",
+)
+
+
+def test_the_precheck_refuses_alone(
+    machine: SoftwarePlatform,
+    own: dict[str, testing.Case],
+    fine: Pair,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the library's help, each for its own reason: before and after it was seen to be good."""
+    monkeypatch.setattr("dcap_qvl.verify_with_root_ca", lambda *_: Credulous())
+    tried = set()
+    for case in own.values():
+        if case.check in OURS:
+            result = appraise(case.quote, case.collateral, root_ca_der=machine.root_der, now=testing.NOW)
+            assert case.check in result.failing(), case.name
+            tried.add(case.check)
+    assert tried == set(OURS)
+    quote, good = fine
+    other = replace(good, qe_identity_signature=good.tcb_info_signature)
+    for collateral, failing in ((good, ()), (other, ("qe_identity_signature",)), (good, ())):
+        result = appraise(quote, collateral, root_ca_der=machine.root_der, now=testing.NOW)
+        assert result.failing() == failing
+
+
+def test_the_library_refuses_alone(
+    machine: SoftwarePlatform, own: dict[str, testing.Case], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("outlayer_attestation.appraisal._Precheck.run", lambda _: [])
+    ours_only = {"tcb_signing_certificate", "tcb_info_pceid", "tcb_info_type", "certification_data_type"}
+    for case in own.values():
+        if case.accepted or case.check in ours_only or case.name == "bad_crl_future":
+            continue
+        result = appraise(case.quote, case.collateral, root_ca_der=machine.root_der, now=testing.NOW)
+        assert result.outcome is Outcome.FAIL, case.name
+
+
+# --- each part is read once ---
+
+
+def test_each_part_is_read_once_and_the_library_asked_once(
+    machine: SoftwarePlatform, fine: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dcap_qvl
+
+    quote, collateral = fine
+    calls: list[str] = []
+
+    def counted(owner: object, name: str) -> None:
+        original = getattr(owner, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("tcb_info_json", "qe_identity_json", "to_text"):
+        counted(Collateral, name)
+    for name in ("verify_with_root_ca", "verify"):
+        counted(dcap_qvl, name)
+    counted(x509, "load_der_x509_crl")
+    counted(layout, "pck_extension")
+    forget()
+    for again in (False, True):
+        result = appraise(quote, collateral, root_ca_der=machine.root_der, now=testing.NOW)
+        assert result.outcome is Outcome.PASS
+        assert collateral_window(collateral)[0] <= testing.NOW
+        assert result.collateral_sha256
+        once = [
+            "load_der_x509_crl",
+            "load_der_x509_crl",
+            "pck_extension",
+            "qe_identity_json",
+            "tcb_info_json",
+        ]
+        assert sorted(calls) == sorted([*([] if again else [*once, "to_text"]), "verify_with_root_ca"])
+        calls.clear()
 
 
 # --- collateral ---

@@ -346,7 +346,7 @@ def test_r12_by_default_only_up_to_date_without_advisories(machine: SoftwarePlat
         assert failing(value, result(machine, advisories=(advisory,))) == ["advisories"]
     names = [
         check.name
-        for check in policy.tcb_checks("OutOfDate", ["INTEL-SA-1"])
+        for check in policy.tcb_checks(result(machine, status="OutOfDate", advisories=("INTEL-SA-1",)))
         if check.outcome is Outcome.FAIL
     ]
     assert names == ["tcb_status", "advisories"]

@@ -42,6 +42,9 @@ REQUIRED: dict[str, st.SearchStrategy[Any]] = {
     "max_instructions": UINT,
     "max_memory_mb": UINT,
     "max_execution_seconds": UINT,
+    "anchor_hash": TEXT,
+    "anchor_height": UINT,
+    "anchor_time": UINT,
     "timestamp": UINT,
     "worker_public_key": TEXT,
 }
@@ -79,6 +82,9 @@ MINIMAL = TaskRecordV2(
     max_instructions=3,
     max_memory_mb=4,
     max_execution_seconds=5,
+    anchor_hash="h",
+    anchor_height=7,
+    anchor_time=8,
     timestamp=6,
     worker_public_key="ed25519:k",
 )
@@ -102,7 +108,7 @@ def test_the_leaf_is_the_hash_of_the_documented_encoding(record: TaskRecordV2) -
 
 
 def test_the_leaf_of_a_known_record_does_not_move() -> None:
-    assert MINIMAL.leaf_hash().hex() == "810e41964d84d08093460490279e531a67a34599133a655b3fd8d29d11187660"
+    assert MINIMAL.leaf_hash().hex() == "f62e0bb55732e65be9b357235adbae2f601cbe772f4ac189f6201e63f2728587"
     assert MINIMAL.preimage().startswith(
         b"outlayer/task-record/v2\x01\x00\x00\x00\x07execute\x01\x00\x00\x00\x08localnet\x00\x00\x00\x00\x00"
     )

@@ -45,7 +45,7 @@ def request_log(request_id: int, **changes: Any) -> str:
     return "EVENT_JSON:" + json.dumps(event)
 
 
-def block(height: int, *logs: str, receiver: str = CONTRACT) -> Block:
+def block(height: int, *logs: str, receiver: str = CONTRACT, succeeded: bool = True) -> Block:
     receipt = ReceiptLogs(
         tx_hash="tx",
         receipt_id=f"receipt{height}",
@@ -55,6 +55,7 @@ def block(height: int, *logs: str, receiver: str = CONTRACT) -> Block:
         signer_public_key="ed25519:x",
         gas_burnt=1,
         logs=logs,
+        succeeded=succeeded,
     )
     return Block(height, f"hash{height}", height * 10**9, (receipt,))
 
@@ -242,6 +243,7 @@ async def test_what_others_log_and_what_cannot_be_read_makes_no_job(db: Any, ing
     async with db.acquire() as connection:
         assert await ingest.store(connection, block(1, *logs)) == 1
         assert await ingest.store(connection, block(2, request_log(7), receiver="evil.test")) == 0
+        assert await ingest.store(connection, block(3, request_log(8), succeeded=False)) == 0
     assert await requests(db) == [6]
 
 

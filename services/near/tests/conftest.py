@@ -26,7 +26,7 @@ class Scripted:
     """``methods`` answer JSON-RPC, ``feed`` answers GET paths; ``faults`` come first, one per request.
 
     A fault is an HTTP status, "garbage" (a text that is not JSON), "drop" (the connection ends), "list" (JSON of
-    another form) or "neither" (a response without result and error).
+    another form), "deep" (JSON nested too deeply) or "neither" (a response without result and error).
     """
 
     url: str = ""
@@ -45,7 +45,7 @@ class Scripted:
             request.transport.close()
             return web.Response()
         if fault is not None:
-            texts = {"garbage": "<html>", "list": "[]", "neither": "{}"}
+            texts = {"garbage": "<html>", "list": "[]", "neither": "{}", "deep": "[" * 200_000}
             if fault in texts:
                 return web.Response(text=texts[fault])
             return web.Response(status=fault, text="trouble")

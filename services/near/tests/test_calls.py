@@ -122,6 +122,25 @@ def test_r7_a_large_result_carries_its_refund():
     assert (arguments(action)["request_id"], arguments(action)["refund_usd"]) == (3, 12)
 
 
+def test_a_result_carries_the_leaf_of_its_record_beside_the_response():
+    leaf = "ab" * 32
+    output = build.json_output(b"{}")
+    inline = on_main.resolve_execution(3, success=True, output=output, resources=USED, record_sha256=leaf)
+    stored = on_main.submit_execution_output_and_resolve(
+        3, success=True, output=output, resources=USED, record_sha256=leaf
+    )
+    assert [arguments(action)["record_sha256"] for action in (inline, stored)] == [leaf, leaf]
+    assert "record_sha256" not in arguments(inline)["response"]
+
+
+@pytest.mark.parametrize("leaf", ["", "ab", "AB" * 32, "ab" * 32 + "\n", "0x" + "ab" * 31])
+def test_a_leaf_of_another_form_is_not_sent(leaf):
+    for call in (on_main.resolve_execution, on_main.submit_execution_output_and_resolve):
+        with pytest.raises(CodecError, match="64 lower-case hex") as refused:
+            call(3, success=True, output=build.json_output(b"{}"), resources=USED, record_sha256=leaf)
+        assert refused.value.hint
+
+
 # -- every method: name, arguments, deposit -----------------------------------------------------------------
 
 REGISTERS = dict.fromkeys(("mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"), "ab" * 48)

@@ -77,6 +77,7 @@ def test_a_completed_event_is_read():
         "payment_refunded": "2000",
         "compilation_note": None,
         "timestamp": 1769000000000000000,
+        "record_sha256": "ab" * 32,
     }
     (item,) = read_event(MAIN_EVENTS, "execution_completed", [value])
     assert isinstance(item, ExecutionCompleted)
@@ -84,6 +85,9 @@ def test_a_completed_event_is_read():
     optional = {key: part for key, part in value.items() if part is not None and key != "error_message"}
     (brief,) = read_event(MAIN_EVENTS, "execution_completed", [optional])
     assert brief.error_message is None
+    del value["record_sha256"]
+    (older,) = read_event(MAIN_EVENTS, "execution_completed", [value])
+    assert older.record_sha256 is None
 
 
 @pytest.mark.parametrize("value", SYSTEM_EVENTS, ids=lambda value: next(iter(value)))

@@ -430,9 +430,14 @@ async def test_a_block_that_does_not_come_is_no_proof_against_a_request(source, 
 # -- forms ---------------------------------------------------------------------------------------------
 
 
-def block_with(*logs: str, receiver: str = CONTRACT) -> Block:
-    receipt = ReceiptLogs("tx", "r", receiver, "bob.test", "alice.test", KEY, 1, logs)
+def block_with(*logs: str, receiver: str = CONTRACT, succeeded: bool = True) -> Block:
+    receipt = ReceiptLogs("tx", "r", receiver, "bob.test", "alice.test", KEY, 1, logs, succeeded)
     return Block(5, "hash", 1, (receipt,))
+
+
+def test_what_a_failed_receipt_logged_is_no_event():
+    assert list(requests_of_block(block_with(request_line(1)), CONTRACT))
+    assert not list(requests_of_block(block_with(request_line(1), succeeded=False), CONTRACT))
 
 
 def test_events_are_chosen_by_contract_standard_and_version():

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -23,7 +24,14 @@ from outlayer_near.errors import (
     TransactionRefusedError,
     ViewError,
 )
-from outlayer_near.events import BlockStream, find_execution_request, open_source, requests_of_block
+from outlayer_near.events import (
+    BlockStream,
+    find_execution_request,
+    open_source,
+    requests_of_block,
+    requests_of_transaction,
+    settlement_of,
+)
 from outlayer_near.models import (
     AllowAll,
     Logic,
@@ -362,6 +370,42 @@ async def test_a_message_counts_only_with_a_full_access_key_of_the_account(prepa
     other = nep413.sign_message("nobody.test", alice.key, "upload ab", "127.0.0.1:1")
     with pytest.raises(SignatureError):
         await nep413.check_message(rpc, other, "upload ab", "127.0.0.1:1")
+
+
+@pytest.mark.parametrize("success", [True, False])
+@pytest.mark.parametrize("large", [True, False], ids=["through state", "inline"])
+async def test_a_settlement_shows_the_record_in_a_block_of_the_chain(rpc, send_as, views, success, large):
+    asking = asyncio.create_task(send_as("alice").send(MAIN, [request_echo("1")]))
+    request_id = await pending(views)
+    leaf = hashlib.sha256(b"record").hexdigest()
+    output = build.json_output(b'"%s"' % (b"x" * (5000 if large else 5)))
+    call = on_main.submit_execution_output_and_resolve if large else on_main.resolve_execution
+    used = ResourceMetrics(instructions=10, time_ms=1)
+    resolve = call(request_id, success=success, output=output, resources=used, record_sha256=leaf)
+    await send_as("operator").send(MAIN, [resolve])
+    outcome = await asyncio.wait_for(asking, 20)
+    status = await rpc.transaction(outcome.tx_hash, "alice.test", wait_until="FINAL", receipts=True)
+    (request,) = requests_of_transaction(status, MAIN)
+    settlement = settlement_of(status, MAIN, request)
+    assert settlement is not None
+    assert (settlement.record_sha256, settlement.success) == (leaf, success)
+    assert settlement.value == outcome.value
+    block = await rpc.header(settlement.block_hash)
+    assert (await rpc.header(request.block_hash)).height < block.height <= (await rpc.header()).height
+    assert await rpc.header(block.height) == block
+    assert abs(block.time - time.time()) < 60
+
+
+async def test_a_request_that_timed_out_is_settled_without_a_record(chain, rpc, send_as, views):
+    asking = asyncio.create_task(send_as("alice").send(MAIN, [request_echo("1")]))
+    await pending(views)
+    await asyncio.to_thread(chain.fast_forward, 210)
+    outcome = await asyncio.wait_for(asking, 20)
+    status = await rpc.transaction(outcome.tx_hash, "alice.test", wait_until="FINAL", receipts=True)
+    (request,) = requests_of_transaction(status, MAIN)
+    settlement = settlement_of(status, MAIN, request)
+    assert settlement is not None
+    assert (settlement.record_sha256, settlement.success, settlement.value) == (None, None, b"null")
 
 
 async def test_a_large_result_is_delivered_through_state(views, send_as):

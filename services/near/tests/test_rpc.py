@@ -8,10 +8,13 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from outlayer_near import rpc as rpc_module
 from outlayer_near.errors import RpcError, RpcUnavailableError, ViewError
-from outlayer_near.rpc import NearRpc
+from outlayer_near.primitives import b58encode
+from outlayer_near.rpc import Header, NearRpc
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +28,7 @@ async def rpc(node):
         yield client
 
 
-@pytest.mark.parametrize("fault", [500, 503, 429, "garbage", "drop", "list", "neither"])
+@pytest.mark.parametrize("fault", [500, 503, 429, "garbage", "drop", "list", "deep", "neither"])
 async def test_a_read_is_asked_again_after_trouble(node, rpc, fault):
     node.methods["block"] = lambda _: {"header": {"height": 7}}
     node.faults.extend([fault, fault])
@@ -182,3 +185,89 @@ async def test_a_view_that_is_not_json_is_told(node, rpc):
     node.methods["query"] = lambda _: {"result": list(b"\xff\x00"), "logs": []}
     with pytest.raises(ViewError):
         await rpc.view("c.test", "get")
+
+
+# -- headers ---------------------------------------------------------------------------------------------
+
+HASH = b58encode(bytes(31) + b"\x07")
+HEADER = {
+    "height": 7,
+    "hash": HASH,
+    "timestamp": 1_999_999_999,
+    "timestamp_nanosec": "1999999999",
+    "more": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("block", "params"),
+    [("final", {"finality": "final"}), (7, {"block_id": 7}), (HASH, {"block_id": HASH})],
+)
+async def test_a_header_is_read_by_finality_height_or_hash(node, rpc, block, params):
+    node.methods["block"] = lambda _: {"header": HEADER}
+    assert await rpc.header(block) == Header(height=7, hash=HASH, timestamp_ns=1_999_999_999)
+    assert node.asked == [("block", params)]
+
+
+async def test_the_time_of_a_header_is_in_whole_seconds_rounded_down(node, rpc):
+    node.methods["block"] = lambda _: {"header": HEADER}
+    assert (await rpc.header()).time == 1
+
+
+@pytest.mark.parametrize("block", [8, b58encode(bytes(32)), "optimistic"])
+async def test_another_block_than_the_one_asked_for_is_refused(node, rpc, block):
+    node.methods["block"] = lambda _: {"header": HEADER}
+    with pytest.raises(RpcUnavailableError, match="was asked for") as refused:
+        await rpc.header(block)
+    assert refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"height": None},
+        {"height": "7"},
+        {"height": 7.0},
+        {"height": True},
+        {"height": -1},
+        {"height": 2**64},
+        {"hash": None},
+        {"hash": ""},
+        {"hash": 7},
+        {"hash": HASH[:-1]},
+        {"hash": "0" + HASH[1:]},
+        {"hash": "1" * 64},
+        {"timestamp": "1999999999"},
+        {"timestamp": -1},
+        {"timestamp": 2**64},
+        {"timestamp": False},
+        {"timestamp_nanosec": "1999999998"},
+        {"timestamp_nanosec": 1_999_999_999},
+    ],
+    ids=str,
+)
+def test_a_header_with_a_value_of_another_kind_is_refused(change):
+    with pytest.raises(RpcUnavailableError) as refused:
+        Header.from_rpc({"header": {**HEADER, **change}})
+    assert refused.value.hint
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.just(HASH),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["header", *HEADER]), inner, max_size=6)
+        | st.fixed_dictionaries({"header": st.fixed_dictionaries(dict.fromkeys(HEADER, inner))})
+    ),
+    max_leaves=12,
+)
+
+
+@given(json_values)
+def test_any_json_is_a_header_or_an_error_of_ours(value):
+    try:
+        header = Header.from_rpc(value)
+    except RpcUnavailableError:
+        return
+    assert Header.from_rpc({"header": value["header"]}) == header
+    assert header.hash == value["header"]["hash"]

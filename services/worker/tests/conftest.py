@@ -20,6 +20,7 @@ from outlayer_attestation.measurements import Measurements
 from outlayer_attestation.platform.machine import SoftwarePlatform
 from outlayer_worker import delivery as delivery_module
 from outlayer_worker import processing as processing_module
+from outlayer_worker.anchor import AnchorReader
 from outlayer_worker.batching import Batcher
 from outlayer_worker.coordinator import Coordinator
 from outlayer_worker.delivery import Delivery, Outbox
@@ -145,6 +146,7 @@ class Rig:
     tasks: list[asyncio.Task[None]]
     quote_asked: asyncio.Event
     quote_allowed: asyncio.Event
+    metrics: Metrics
 
     def start(self, *jobs: dict[str, Any]) -> list[Held]:
         """Begin with these jobs, all at once."""
@@ -188,24 +190,38 @@ async def rig(
         return quotes[-1]
 
     wasm = WasmSource(coordinator.url)
+    anchors = AnchorReader(chain.head)
     batcher = Batcher(quote, 32)
     outbox = Outbox(tmp_path / "outbox")
     delivery = Delivery(client, outbox)
+    metrics = Metrics()
     processor = Processor(
         chain=chain,
+        anchors=anchors,
         store=bench.store,
         pool=bench.pool,
         wasm=wasm,
         batcher=batcher,
         delivery=delivery,
-        metrics=Metrics(),
+        metrics=metrics,
         host=HostLimits(256, 30.0, 1 << 20, 64 * 1024),
         place=Place("localnet", fakes.CONTRACT, identity.public_key),
         block_seconds=0.6,
     )
     batching = asyncio.create_task(batcher.run())
     rig = Rig(
-        coordinator, chain, processor, client, delivery, outbox, identity, quotes, [batching], asked, allowed
+        coordinator,
+        chain,
+        processor,
+        client,
+        delivery,
+        outbox,
+        identity,
+        quotes,
+        [batching],
+        asked,
+        allowed,
+        metrics,
     )
     try:
         yield rig
@@ -213,6 +229,7 @@ async def rig(
         for task in rig.tasks:
             task.cancel()
         await asyncio.gather(*rig.tasks, return_exceptions=True)
+        await anchors.close()
         await wasm.close()
         await client.close()
         await coordinator.stop()

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import json
 import secrets
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,8 +19,9 @@ from aiohttp import web
 from outlayer_near.errors import RpcUnavailableError
 from outlayer_near.events import RequestEvent
 from outlayer_near.models import RequestData, wasm_url_source
-from outlayer_near.primitives import PublicKey, Signature
-from outlayer_worker.chain import ChainRequest, Head, RequestGoneError, ResolvedProject, Submitted
+from outlayer_near.primitives import PublicKey, Signature, b58encode
+from outlayer_near.rpc import Header
+from outlayer_worker.chain import ChainRequest, RequestGoneError, ResolvedProject, Submitted
 from outlayer_worker.errors import JobError, OutputRefusedError, RequestRefusedError, SubmissionError
 from outlayer_worker.guest_env import ProjectContext
 from outlayer_worker.jobs import NearRequest
@@ -212,6 +214,8 @@ class FakeChain:
     requests: dict[int, ChainRequest] = field(default_factory=dict)
     resolved: dict[int, Resolution] = field(default_factory=dict)
     height: int = 1000
+    heads: int = 0
+    late_seconds: float = 1.0
     outages: int = 0
     submission_failures: int = 0
     largest_output: int = 10**9
@@ -251,7 +255,7 @@ class FakeChain:
             gas_burnt=5,
             block_height=self.height,
             block_hash="BlockHash",
-            block_timestamp=1_700_000_000_000_000_000,
+            block_timestamp=time.time_ns(),
         )
         self.requests[request_id] = ChainRequest(event, data.encode())
         return near_job(request_id, data_id, self.height)
@@ -261,8 +265,11 @@ class FakeChain:
             self.outages -= 1
             raise RpcUnavailableError("made to fail")
 
-    async def head(self) -> Head:
-        return Head(self.height, 1_700_000_000.0)
+    async def head(self) -> Header:
+        """The next final block; made ``late_seconds`` ago."""
+        self.heads += 1
+        made_at = time.time_ns() - round(self.late_seconds * 1e9)
+        return Header(self.height + self.heads, b58encode(self.heads.to_bytes(32, "big")), made_at)
 
     async def project(self, project_id: str, version_key: str | None) -> ResolvedProject:
         self._outage()

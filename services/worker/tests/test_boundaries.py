@@ -13,19 +13,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outlayer_attestation.record import TaskRecordV2, sha256_hex
+from outlayer_attestation.record import MAX_ERROR_BYTES, TaskRecordV2, clip_error, sha256_hex
 from outlayer_near.models import wasm_url_source
 from outlayer_near.primitives import PublicKey, Signature
+from outlayer_near.rpc import Header
 from outlayer_near.sender import TxOutcome
 from outlayer_worker import guest_env, preparation
-from outlayer_worker.chain import ChainRequest, Head, ResolvedProject, charged_costs
+from outlayer_worker.chain import ChainRequest, ResolvedProject, charged_costs
 from outlayer_worker.config import Config, from_environment
 from outlayer_worker.errors import ConfigError, JobError, ProtocolError
 from outlayer_worker.executor.model import Category, RunResult
 from outlayer_worker.guest_env import GuestContext, ProjectContext, guest_environment
 from outlayer_worker.identity import KEY_FILE, load_or_create
 from outlayer_worker.jobs import Job, parse_job
-from outlayer_worker.preparation import HostLimits, Place
+from outlayer_worker.preparation import HostLimits, Moment, Place
 from outlayer_worker.registration import needs_renewal
 from outlayer_worker.resolution import INLINE_LIMIT, Resolution, resolve_call
 
@@ -214,8 +215,8 @@ def chain_request(fakes: ModuleType, **fields: Any) -> ChainRequest:
 @given(passed=st.integers(0, 250), pace=st.floats(0.01, 2.0))
 def test_a_near_run_ends_before_its_yield_expires(fakes: ModuleType, passed: int, pace: float) -> None:
     found = chain_request(fakes)
-    start = found.event.block_timestamp / 1e9
-    head = Head(found.event.block_height + passed, start + passed * pace)
+    start = found.event.block_timestamp
+    head = Header(found.event.block_height + passed, "hash", start + round(passed * pace * 1e9))
     try:
         seconds = preparation.near_seconds(found, head, HOST, block_seconds=0.6)
     except JobError as error:
@@ -263,13 +264,15 @@ def test_a_record_always_hashes_what_is_delivered(
     job = parse_job(fakes.near_job(1, bytes(32), 2))
     found = chain_request(fakes, response_format=format_)
     prepared = preparation.prepare_near(job, found, HOST, 10.0, PLACE)
-    finished = preparation.finish(prepared, RunResult(output, b"", instructions, 3, category, "why"), 99)
+    made = Moment(99, Header(5, "hash", 97_999_999_999))
+    finished = preparation.finish(prepared, RunResult(output, b"", instructions, 3, category, "why"), made)
     record: TaskRecordV2 = finished.record
     assert record.output_sha256 == sha256_hex(finished.output)
     assert record.success == (finished.near_output is not None) == (finished.error_category is None)
     if not record.success:
         assert finished.output == b"null"
     assert (record.instructions, record.timestamp) == (instructions, 99)
+    assert (record.anchor_hash, record.anchor_height, record.anchor_time) == ("hash", 5, 97)
 
 
 # --- calls to the contract ---
@@ -278,13 +281,15 @@ def test_a_record_always_hashes_what_is_delivered(
 @given(
     request_id=st.integers(0, 2**64 - 1),
     text=st.text(st.characters(exclude_categories=["Cs"]), max_size=2000),
-    error=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=500),
+    error=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=512),
+    with_record=st.booleans(),
 )
 def test_the_call_is_json_and_large_results_go_through_state(
-    request_id: int, text: str, error: str | None
+    request_id: int, text: str, error: str | None, with_record: bool
 ) -> None:
     output = None if error is not None else b'{"Text":' + json.dumps(text).encode() + b"}"
-    resolution = Resolution(request_id, error is None, output, error, 5, 6)
+    leaf = "ab" * 32 if with_record else None
+    resolution = Resolution(request_id, error is None, output, error, 5, 6, record_sha256=leaf)
     action = resolve_call(resolution)
     method, arguments = action.method_name, action.args
     value = json.loads(arguments)
@@ -292,12 +297,56 @@ def test_the_call_is_json_and_large_results_go_through_state(
     inner = value["response"] if method == "resolve_execution" else value
     assert inner["success"] == (error is None)
     assert inner["output"] == (None if error is not None else {"Text": text})
-    assert inner["error"] == error
+    assert error is None if inner["error"] is None else (error or "").startswith(inner["error"])
+    assert value.get("record_sha256") == leaf
     assert inner["resources_used"] == {"instructions": 5, "time_ms": 6, "compile_time_ms": None}
-    if method == "resolve_execution" and error is None:
+    if method == "resolve_execution":
         assert len(arguments) < INLINE_LIMIT
     if len(output or b"") >= INLINE_LIMIT:
         assert method == "submit_execution_output_and_resolve"
+
+
+LEAF = "ab" * 32
+
+
+def near_limit(size: int, leaf: str | None) -> Resolution:
+    """A result whose inline call has arguments of exactly ``size`` bytes."""
+    empty = Resolution(1, True, b'{"Text":""}', None, 5, 6, record_sha256=leaf)
+    text = "x" * (size - len(resolve_call(empty).args))
+    return replace(empty, output=b'{"Text":"%s"}' % text.encode())
+
+
+@pytest.mark.parametrize("leaf", [None, LEAF])
+def test_a_result_goes_through_state_from_the_first_byte_over_the_limit_on(leaf: str | None) -> None:
+    below, at = (resolve_call(near_limit(size, leaf)) for size in (INLINE_LIMIT - 1, INLINE_LIMIT))
+    assert (below.method_name, len(below.args)) == ("resolve_execution", INLINE_LIMIT - 1)
+    assert at.method_name == "submit_execution_output_and_resolve"
+    assert json.loads(at.args).get("record_sha256") == leaf
+
+
+def test_a_result_that_went_inline_alone_goes_through_state_with_a_record() -> None:
+    alone = near_limit(INLINE_LIMIT - 1, None)
+    assert resolve_call(alone).method_name == "resolve_execution"
+    assert (
+        resolve_call(replace(alone, record_sha256=LEAF)).method_name == "submit_execution_output_and_resolve"
+    )
+
+
+@pytest.mark.parametrize("char", ['"', "\\", "\x01", "€", "x"])
+def test_a_failures_message_is_cut_only_where_it_would_not_fit(char: str) -> None:
+    """A guest chooses much of it, and JSON writes six bytes for some characters: nothing may be stuck for that."""
+    message = clip_error(char * MAX_ERROR_BYTES)
+    action = resolve_call(
+        Resolution(2**64 - 1, False, None, message, 2**64 - 1, 2**64 - 1, record_sha256=LEAF)
+    )
+    assert action.method_name == "resolve_execution"
+    assert len(action.args) < INLINE_LIMIT
+    told = json.loads(action.args)["response"]["error"]
+    assert message.startswith(told)
+    if char in "€x":
+        assert told == message
+    else:
+        assert len(action.args) > INLINE_LIMIT - 8
 
 
 @pytest.mark.parametrize(

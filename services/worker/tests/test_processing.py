@@ -15,6 +15,8 @@ import pytest
 from outlayer_attestation import merkle, quote
 from outlayer_attestation.record import Batch, TaskRecordV2, report_data_v2
 from outlayer_near.models import ExecutionSource, GitHubSource, wasm_url_source
+from outlayer_near.primitives import b58encode
+from outlayer_worker import processing
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -255,6 +257,85 @@ async def test_a_chain_that_does_not_answer_for_a_while_fails_no_job(
     rig.chain.outages = 2
     (completion,) = await rig.finish(fakes.https_job("alice.test/echo", b"x"))
     assert completion["success"] is True
+
+
+async def test_a_record_is_anchored_to_a_final_block_that_the_worker_read(
+    rig: Any, fakes: ModuleType, echo: Any
+) -> None:
+    (completion,) = await rig.finish(fakes.https_job("alice.test/echo", b"x"))
+    record = check_proof(completion)
+    assert (record.anchor_height, record.anchor_hash) == (1001, b58encode((1).to_bytes(32, "big")))
+    assert 0 <= record.timestamp - record.anchor_time <= 10
+
+
+async def test_calls_in_quick_succession_share_one_question_for_the_anchor(
+    rig: Any, fakes: ModuleType, echo: Any
+) -> None:
+    await rig.finish(*(fakes.https_job("alice.test/echo", b"%d" % index) for index in range(8)))
+    await rig.finish(fakes.https_job("alice.test/echo", b"one more"))
+    assert rig.chain.heads == 1
+
+
+async def test_a_chain_that_stands_still_delays_the_record_and_runs_the_guest_once(
+    rig: Any, fakes: ModuleType, echo: Any
+) -> None:
+    rig.chain.late_seconds = 3600
+    (held,) = rig.start(fakes.https_job("alice.test/echo", b"x"))
+    while rig.chain.heads < 3:
+        assert not held.task.done()
+        await asyncio.sleep(0.01)
+    rig.chain.late_seconds = 1
+    await held.task
+    (completion,) = await rig.coordinator.completed(held.job.job_id)
+    assert check_proof(completion).anchor_height > 1003
+    assert guest_runs(rig) == 1
+
+
+@pytest.mark.parametrize("late_seconds", [3600, -3600], ids=["a stale chain", "a clock set back"])
+async def test_without_an_anchor_a_job_is_left_to_its_lease_and_no_record_is_made(
+    rig: Any, fakes: ModuleType, echo: Any, monkeypatch: pytest.MonkeyPatch, late_seconds: float
+) -> None:
+    monkeypatch.setattr(processing, "CHAIN_PATIENCE_SECONDS", 0.1)
+    rig.chain.late_seconds = late_seconds
+    near = rig.chain.add_request(21, echo, "x")
+    held = rig.start(fakes.https_job("alice.test/echo", b"x"), near)
+    await asyncio.gather(*(item.task for item in held))
+    assert not rig.coordinator.completions
+    assert not rig.chain.resolved
+    assert not rig.quotes
+    assert guest_runs(rig) == 2
+
+
+def guest_runs(rig: Any) -> float:
+    samples = next(iter(rig.metrics.run_seconds.collect())).samples
+    return next(item.value for item in samples if item.name.endswith("_count"))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_the_settlement_carries_the_leaf_of_the_record(
+    rig: Any, guests: ModuleType, echo: Any, fails: bool
+) -> None:
+    source = wasm_url_source(*rig.coordinator.publish(guests.exits(3))) if fails else echo
+    (completion,) = await rig.finish(rig.chain.add_request(22, source, "x"))
+    assert completion["success"] is not fails
+    assert rig.chain.resolved[22].record_sha256 == check_proof(completion).leaf_hash().hex()
+
+
+async def test_the_settlement_of_an_output_that_the_chain_refused_carries_the_second_record(
+    rig: Any, echo: Any
+) -> None:
+    rig.chain.largest_output = 100
+    (completion,) = await rig.finish(rig.chain.add_request(23, echo, "x" * 500))
+    record = check_proof(completion)
+    assert record.success is False
+    assert rig.chain.resolved[23].record_sha256 == record.leaf_hash().hex()
+
+
+async def test_the_settlement_of_what_was_not_run_carries_no_record(rig: Any) -> None:
+    source = ExecutionSource(GitHub=GitHubSource(repo="https://github.com/a/b", commit="c" * 40))
+    (completion,) = await rig.finish(rig.chain.add_request(24, source, ""))
+    assert completion["record"] is None
+    assert rig.chain.resolved[24].record_sha256 is None
 
 
 async def test_a_finished_result_survives_an_outage_of_the_coordinator(

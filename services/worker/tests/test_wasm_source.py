@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
@@ -12,10 +13,23 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outlayer_attestation.vm.addresses import NOT_PUBLIC_V4, NOT_PUBLIC_V6
 from outlayer_worker import wasm_source
-from outlayer_worker.errors import JobError
+from outlayer_worker.config import from_environment
+from outlayer_worker.errors import ConfigError, JobError
 from outlayer_worker.wasm_source import WasmSource, is_public
 
+SETTINGS = {
+    "COORDINATOR_URL": "https://coordinator.example",
+    "INIT_ACCOUNT_ID": "worker.example.testnet",
+    "INIT_ACCOUNT_KEY_FILE": "/nowhere/key",
+    "NEAR_NETWORK_ID": "testnet",
+    "NEAR_RPC_URL": "https://rpc.example",
+    "OPERATOR_ACCOUNT_ID": "register.example.testnet",
+    "OUTLAYER_CONTRACT_ID": "outlayer.example.testnet",
+    "WORKER_STATE_DIR": "/nowhere",
+    "WORKER_TOKEN_FILE": "/nowhere/token",
+}
 CODE = b"\0asm\x01\0\0\0 some code"
 SHA = hashlib.sha256(CODE).hexdigest()
 
@@ -162,7 +176,8 @@ async def test_a_server_error_is_tried_again(
         "127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
         "224.0.0.1", "255.255.255.255", "192.0.2.1", "240.0.0.1", "::1", "::", "fe80::1", "fe80::1%eth0",
         "fd00::1", "ff02::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fec0::1",
-        "2001:db8::1", "2001:0:53aa:64c:0:0:0:1", "not an address", "",
+        "2001:db8::1", "2001:0:53aa:64c:0:0:0:1", "not an address", "", "168.63.129.16", "192.0.0.8", "192.0.0.192",
+        "64:ff9b:1::1", "::ffff:1.1.1.1", "2606:4700::1111%eth0", "3fff::1", "5f00::1", "192.88.99.1", "1.1.1.1%x",
     ],
 )  # fmt: skip
 def test_r46_private_addresses_are_told_apart(address: str) -> None:
@@ -170,7 +185,7 @@ def test_r46_private_addresses_are_told_apart(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101"]
+    "address", ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "2a00:1450::1", "168.63.129.15"]
 )
 def test_public_addresses_are_told_apart(address: str) -> None:
     assert is_public(address)
@@ -184,3 +199,28 @@ def test_public_addresses_are_told_apart(address: str) -> None:
 def test_r46_no_private_ipv4_address_passes_in_any_form(address: object) -> None:
     for form in (f"{address}", f"::ffff:{address}", f"64:ff9b::{address}"):
         assert not is_public(form)
+
+
+@given(st.ip_addresses())
+def test_r46_the_worker_lets_through_what_the_packet_filter_lets_through(address: object) -> None:
+    def within(ranges: tuple[str, ...]) -> bool:
+        return any(address in ipaddress.ip_network(text) for text in ranges)
+
+    assert is_public(str(address)) == (not within(NOT_PUBLIC_V4) and not within(NOT_PUBLIC_V6))
+
+
+@pytest.mark.parametrize("name", ["NEAR_RPC_URL", "COORDINATOR_URL", "NEAR_BLOCK_FEED_URL"])
+@pytest.mark.parametrize(
+    "url", ["http://rpc.example", "http://1.1.1.1:3030", "http://[2606:4700::1111]", "HTTP://rpc.example"]
+)
+def test_plain_http_to_another_network_is_no_setting(name: str, url: str) -> None:
+    with pytest.raises(ConfigError, match=f"{name} is plain http") as caught:
+        from_environment({**SETTINGS, name: url})
+    assert "https" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "url", ["https://rpc.example", "http://127.0.0.1:3030", "http://localhost", "http://10.0.0.5:3030"]
+)
+def test_https_and_plain_http_within_a_private_network_are_settings(url: str) -> None:
+    assert from_environment({**SETTINGS, "NEAR_RPC_URL": url}).near_rpc_url == url

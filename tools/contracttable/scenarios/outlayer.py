@@ -51,6 +51,8 @@ CONDITION = Logic(
     operator="And", conditions=(Whitelist(accounts=(ALICE, BOB)), NearBalance(operator="Gte", value=10**24))
 )
 LARGE = build.json_output(b'{"data":"' + b"x" * 10_000 + b'"}')
+# what a worker tells with every result of a run
+RECORD = "ab" * 32
 
 
 def request(text: str = '{"city":"Tokyo"}', deposit: int = PAYMENT) -> FunctionCall:
@@ -97,10 +99,16 @@ def executions(stage: Stage) -> None:
     stage.call(BOB, MAIN, request())
     stage.view(MAIN, "get_request", request_id=0)
     stage.view(MAIN, "get_pending_request_ids")
-    stage.call(OPERATOR, MAIN, on_main.resolve_execution(0, success=True, output=JSON, resources=USED))
+    stage.call(
+        OPERATOR,
+        MAIN,
+        on_main.resolve_execution(0, success=True, output=JSON, resources=USED, record_sha256=RECORD),
+    )
     # an input that only the state holds, and outputs that a yield cannot carry
     stage.call(BOB, MAIN, request('"' + "x" * 10_000 + '"', 2 * PAYMENT))
-    large = on_main.submit_execution_output_and_resolve(1, success=True, output=LARGE, resources=USED)
+    large = on_main.submit_execution_output_and_resolve(
+        1, success=True, output=LARGE, resources=USED, record_sha256=RECORD
+    )
     stage.call(OPERATOR, MAIN, large)
     stage.call(BOB, MAIN, request())
     stage.call(OPERATOR, MAIN, on_main.submit_execution_output(2, LARGE))

@@ -122,13 +122,20 @@ async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> b
 
 def _parameters(target: str, body: bytes) -> dict[str, Any]:
     try:
-        parsed = json.loads(body) if body.strip() else {}
+        parsed = json.loads(body, object_pairs_hook=_without_repeats) if body.strip() else {}
         query = dict(parse_qsl(urlsplit(target).query))
     except (ValueError, RecursionError) as error:
         raise BadRequest(400, "the body is not JSON") from error
     if not isinstance(parsed, dict):
         raise BadRequest(400, "the body is not a JSON object")
     return query | parsed
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return value
 
 
 def _encoded(reply: Reply, headers: Mapping[str, str], *, keep: bool) -> bytes:

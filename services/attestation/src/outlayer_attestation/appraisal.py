@@ -9,46 +9,59 @@ name of its own in the verdict and the two implementations must agree before any
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, cached_property
 from importlib.metadata import version
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
-from cryptography.hazmat.primitives.serialization import Encoding
 
+from outlayer_attestation import endorsements as endorsed
 from outlayer_attestation import quote as layout
 from outlayer_attestation.checks import Check, Outcome, failed, overall, passed, unproven
 from outlayer_attestation.collateral import Collateral
-from outlayer_attestation.errors import AttestationError, CollateralError, QuoteError
-from outlayer_attestation.measurements import Measurements
-
-TCB_SIGNING_COMMON_NAME: Final = "Intel SGX TCB Signing"
-INTEL_ROOT_CA_SHA256: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
-
-_UNREADABLE: Final = (
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    OSError,
-    InvalidSignature,
-    UnsupportedAlgorithm,
-    AttestationError,
-    x509.ExtensionNotFound,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-    x509.AttributeNotFound,
+from outlayer_attestation.endorsements import (
+    TCB_SIGNING_COMMON_NAME,
+    CollateralFacts,
+    collateral_facts,
+    collateral_window,
+    revoked_by,
+    signatures_valid,
 )
+from outlayer_attestation.errors import QuoteError
+from outlayer_attestation.measurements import Measurements
+from outlayer_attestation.signatures import (
+    RefusedError,
+    common_name,
+    guarded,
+    require,
+    verify_p256,
+)
+from outlayer_attestation.tcb import Shortfall, shortfall_text, tcb_shortfall
+
+if TYPE_CHECKING:
+    import dcap_qvl
+
+__all__ = [
+    "INTEL_ROOT_CA_SHA256",
+    "TCB_SIGNING_COMMON_NAME",
+    "Appraisal",
+    "CollateralFacts",
+    "Shortfall",
+    "appraise",
+    "collateral_facts",
+    "collateral_window",
+    "revoked_by",
+    "shortfall_text",
+    "signatures_valid",
+    "tcb_shortfall",
+    "verifier_version",
+]
+
+INTEL_ROOT_CA_SHA256: Final = "44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3"
 
 # what dcap-qvl 0.7.0 says -> the check that says it in our verdict; the first match counts
 _LIBRARY_CHECKS: Final = (
@@ -90,13 +103,17 @@ _LIBRARY_CHECKS: Final = (
     ("QE ", "qe_identity"),
 )
 
+# what dcap-qvl says when a component is behind every level
+_BEHIND: Final = ("TCB level", "ISVSVN")
+
 
 @dataclass(frozen=True)
 class Appraisal:
     """The result for one quote at one time, with all that is needed to repeat it.
 
     ``status`` is the TCB status ("UpToDate", …), None when the library did not accept the quote. A
-    status says nothing by itself: policy must decide on it.
+    status says nothing by itself: policy must decide on it. ``issued_at`` is that of
+    ``CollateralFacts``, and ``evaluation_data_number`` is known of an accepted quote only.
     """
 
     checks: tuple[Check, ...]
@@ -104,18 +121,21 @@ class Appraisal:
     quote: layout.Quote | None
     status: str | None
     advisory_ids: tuple[str, ...]
-    claims: dict[str, Any] = field(repr=False)
-    collateral_sha256: str
     root_ca_sha256: str
     verifier: str
     issued_at: int | None
     evaluation_data_number: int | None
-    tcb_date: int | None
+    _given: endorsed.Endorsements = field(repr=False, compare=False)
 
     @property
     def outcome(self) -> Outcome:
         """PASS: the quote is genuine at ``now``. TCB policy is not part of this."""
         return overall(self.checks)
+
+    @property
+    def collateral_sha256(self) -> str:
+        """``Collateral.sha256`` of the collateral that judged."""
+        return self._given.parsed.sha256
 
     @property
     def simulated(self) -> bool:
@@ -128,6 +148,24 @@ class Appraisal:
         if self.quote is None or not isinstance(self.quote.report, layout.TdReport):
             return None
         return self.quote.report.measurements
+
+    @cached_property
+    def claims(self) -> dict[str, Any]:
+        """All that dcap-qvl says about an accepted quote; {} for another. Made when first asked for."""
+        if self.quote is None or self.status is None:
+            return {}
+        return _claims(self.quote, self._given, self.now)
+
+    @property
+    def tcb_shortfall(self) -> list[Shortfall]:
+        """What keeps the platform from a better TCB status, for people; empty when nothing does."""
+        return tcb_shortfall(self.quote, self._given.given) if self.quote else []
+
+    @property
+    def tcb_date(self) -> int | None:
+        """The date (unix seconds) of the TCB level that an accepted quote's platform matches."""
+        date: int | None = self.claims.get("platform", {}).get("tcb_date_tag")
+        return date
 
     def failing(self) -> tuple[str, ...]:
         """Names of the checks that did not pass, in order."""
@@ -147,25 +185,22 @@ def appraise(quote_bytes: bytes, collateral: Collateral, *, root_ca_der: bytes, 
     """
     checks: list[Check] = []
     parsed = _parse(quote_bytes, checks)
-    verdict: dict[str, Any] = {}
+    given = endorsed.endorsements(collateral, root_ca_der)
+    report: dcap_qvl.VerifiedReport | None = None
     if parsed is not None:
-        checks += _Precheck(parsed, collateral, root_ca_der, now).run()
-        verdict = _library(parsed, collateral, root_ca_der, now, checks)
-    tcb = verdict.get("tcb", {})
-    times = [_issue_time(text) for text in (collateral.tcb_info, collateral.qe_identity)]
+        checks += _Precheck(parsed, given, now).run()
+        report = _library(parsed, given, now, checks)
     return Appraisal(
         checks=tuple(checks),
         now=now,
         quote=parsed,
-        status=tcb.get("status"),
-        advisory_ids=tuple(tcb.get("advisory_ids", ())),
-        claims=verdict,
-        collateral_sha256=collateral.sha256(),
+        status=report.status if report else None,
+        advisory_ids=tuple(report.advisory_ids) if report else (),
         root_ca_sha256=hashlib.sha256(root_ca_der).hexdigest(),
         verifier=verifier_version(),
-        issued_at=None if None in times else min(time for time in times if time is not None),
-        evaluation_data_number=_evaluation_number(verdict),
-        tcb_date=verdict.get("platform", {}).get("tcb_date_tag"),
+        issued_at=given.parsed.issued_at,
+        evaluation_data_number=given.parsed.evaluation_number if report else None,
+        _given=given,
     )
 
 
@@ -189,274 +224,147 @@ def _parse(quote_bytes: bytes, checks: list[Check]) -> layout.Quote | None:
 # --- pre-check ----------------------------------------------------------------------------------------
 
 
-class _FailedError(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-
-
-def _require(condition: bool, reason: str, detail: str) -> None:
-    if not condition:
-        raise _FailedError(reason, detail)
-
-
 class _Precheck:
     """Our own checks, each independent of the others, so that one verdict can name all that is wrong."""
 
-    def __init__(self, quote: layout.Quote, collateral: Collateral, root_ca_der: bytes, now: int) -> None:
+    def __init__(self, quote: layout.Quote, given: endorsed.Endorsements, now: int) -> None:
         self.quote = quote
-        self.collateral = collateral
-        self.root_der = root_ca_der
+        self.given = given
+        self.collateral = given.parsed
         self.now = now
 
     def run(self) -> list[Check]:
-        steps: list[tuple[str, Callable[[], str]]] = [
+        given = self.given
+        steps: list[Check | tuple[str, Callable[[], str]]] = [
             ("certification_data_type", self.certification_data_type),
             ("qe_auth_data", self.qe_auth_data),
             ("pck_chain", self.pck_chain),
-            ("tcb_signing_certificate", self.tcb_signing_certificate),
-            ("tcb_info_signature", self.tcb_info_signature),
-            ("qe_identity_signature", self.qe_identity_signature),
-            ("tcb_info_type", self.tcb_info_type),
+            given.tcb_signing_certificate,
+            given.tcb_info_signature,
+            given.qe_identity_signature,
+            given.tcb_info_type,
             ("tcb_info_fmspc", self.tcb_info_fmspc),
             ("tcb_info_pceid", self.tcb_info_pceid),
+            ("pck_crl_issuer_chain", self.pck_crl_issuer_chain),
             ("crl_signature", self.crl_signature),
             ("crl_time", self.crl_time),
             ("qe_report_signature", self.qe_report_signature),
             ("attestation_key_binding", self.attestation_key_binding),
             ("quote_signature", self.quote_signature),
         ]
-        return [_guarded(name, step) for name, step in steps]
+        return [step if isinstance(step, Check) else guarded(*step) for step in steps]
 
     def certification_data_type(self) -> str:
         kind = self.quote.auth.certification_type
-        _require(kind == layout.CERTIFICATION_QE_REPORT, "wrong_type", f"type {kind}, expected 6")
+        require(kind == layout.CERTIFICATION_QE_REPORT, "wrong_type", f"type {kind}, expected 6")
         return ""
 
     def qe_auth_data(self) -> str:
         size = len(self.quote.auth.qe_auth_data)
-        _require(size == layout.QE_AUTH_DATA_SIZE, "wrong_size", f"{size} bytes, expected 32")
+        require(size == layout.QE_AUTH_DATA_SIZE, "wrong_size", f"{size} bytes, expected 32")
         return ""
 
     def pck_chain(self) -> str:
         """The quote's own chain, leaf to the trusted root. (Validity in time is the library's.)"""
         chain = self.quote.pck_chain
-        _require(len(chain) == 3, "wrong_length", f"{len(chain)} certificates, expected 3")
-        _require(
-            chain[2].public_bytes(Encoding.DER) == self.root_der,
-            "untrusted_root",
-            "the chain ends in another root than the trusted one",
-        )
-        for child, parent in itertools.pairwise(chain):
-            child.verify_directly_issued_by(parent)
-        fmspc = self.quote.pck_extension.fmspc.hex()
-        return f"FMSPC {fmspc}, to {_common_name(chain[2].subject)}"
-
-    def _signing_certificate(self, chain_pem: str) -> x509.Certificate:
-        chain = x509.load_pem_x509_certificates(chain_pem.encode())
-        root = x509.load_der_x509_certificate(self.root_der)
-        _require(len(chain) == 2, "wrong_length", f"{len(chain)} certificates, expected 2")
-        same_root = chain[1].public_bytes(Encoding.DER) == self.root_der
-        _require(same_root, "untrusted_root", "the chain ends in another root than the trusted one")
-        name = _common_name(chain[0].subject)
-        _require(name == TCB_SIGNING_COMMON_NAME, "wrong_signer", f"signed by {name!r}")
-        chain[0].verify_directly_issued_by(root)
-        return chain[0]
-
-    def tcb_signing_certificate(self) -> str:
-        for chain in (self.collateral.tcb_info_issuer_chain, self.collateral.qe_identity_issuer_chain):
-            self._signing_certificate(chain)
-        return TCB_SIGNING_COMMON_NAME
-
-    def _signed_json(self, chain: str, text: str, signature: str) -> str:
-        leaf = x509.load_pem_x509_certificates(chain.encode())[0]
-        _verify(leaf.public_key(), bytes.fromhex(signature), text.encode())
-        return ""
-
-    def tcb_info_signature(self) -> str:
-        given = self.collateral
-        return self._signed_json(given.tcb_info_issuer_chain, given.tcb_info, given.tcb_info_signature)
-
-    def qe_identity_signature(self) -> str:
-        given = self.collateral
-        return self._signed_json(
-            given.qe_identity_issuer_chain, given.qe_identity, given.qe_identity_signature
-        )
-
-    def tcb_info_type(self) -> str:
-        kind = self.collateral.tcb_info_json().get("tcbType")
-        _require(type(kind) is int and kind == 0, "wrong_type", f"tcbType {kind!r}, expected 0")
-        return ""
+        require(len(chain) == 3, "wrong_length", f"{len(chain)} certificates, expected 3")
+        root = endorsed.verify_pck_chain(self.quote.auth.inner_certification_data, self.given.root_der)
+        return f"FMSPC {self.quote.pck_extension.fmspc.hex()}, to {root}"
 
     def tcb_info_fmspc(self) -> str:
-        given, own = self.collateral.fmspc(), self.quote.pck_extension.fmspc.hex()
-        _require(given == own, "fmspc_mismatch", f"TCB info is for {given}, the platform is {own}")
+        given, own = self.collateral.fmspc, self.quote.pck_extension.fmspc.hex()
+        require(given == own, "fmspc_mismatch", f"TCB info is for {given}, the platform is {own}")
         return own
 
     def tcb_info_pceid(self) -> str:
-        given = str(self.collateral.tcb_info_json().get("pceId")).lower()
+        given = str(self.collateral.tcb_info.get("pceId")).lower()
         own = self.quote.pck_extension.pce_id.hex()
-        _require(given == own, "pceid_mismatch", f"TCB info is for PCE {given}, the platform has {own}")
+        require(given == own, "pceid_mismatch", f"TCB info is for PCE {given}, the platform has {own}")
         return ""
 
-    def _crls(self) -> tuple[x509.CertificateRevocationList, x509.CertificateRevocationList]:
-        return (
-            x509.load_der_x509_crl(bytes.fromhex(self.collateral.root_ca_crl)),
-            x509.load_der_x509_crl(bytes.fromhex(self.collateral.pck_crl)),
-        )
+    def pck_crl_issuer_chain(self) -> str:
+        """The chain that came with the PCK CRL is the quote's PCK CA (by name and key) and the root."""
+        given, own = self.given.pck_crl_issuer(), self.quote.pck_chain[1]
+        if given != own and (given.subject != own.subject or given.public_key() != own.public_key()):
+            names = f"{common_name(given.subject)!r}, the quote's PCK CA is {common_name(own.subject)!r}"
+            raise RefusedError("wrong_issuer", f"it is of {names}")
+        return ""
 
     def crl_signature(self) -> str:
-        root = x509.load_der_x509_certificate(self.root_der)
-        for crl, issuer in zip(self._crls(), (root, self.quote.pck_chain[1]), strict=True):
-            _require(crl.issuer == issuer.subject, "wrong_issuer", f"CRL of {_common_name(crl.issuer)!r}")
-            key = issuer.public_key()
-            _require(isinstance(key, ec.EllipticCurvePublicKey), "wrong_key", "the issuer's key is not EC")
-            # the condition above is what the type checker cannot see
-            valid = isinstance(key, ec.EllipticCurvePublicKey) and crl.is_signature_valid(key)
-            _require(valid, "signature_invalid", f"CRL of {_common_name(crl.issuer)!r}")
+        self.given.crls_signed_by(self.quote.pck_chain[1])
         return ""
 
     def crl_time(self) -> str:
         moment = datetime.fromtimestamp(self.now, UTC)
-        for crl in self._crls():
-            dated = f"CRL of {_common_name(crl.issuer)!r} is dated {crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ}"
-            _require(crl.last_update_utc <= moment, "crl_in_future", dated)
+        for crl in (self.collateral.root_crl, self.collateral.pck_crl):
+            if crl.last_update_utc > moment:
+                dated = f"{crl.last_update_utc:%Y-%m-%dT%H:%M:%SZ}"
+                raise RefusedError("crl_in_future", f"CRL of {common_name(crl.issuer)!r} is dated {dated}")
         return ""
 
     def qe_report_signature(self) -> str:
         auth = self.quote.auth
-        _verify(self.quote.pck_chain[0].public_key(), auth.qe_report_signature, auth.qe_report_raw)
+        verify_p256(self.quote.pck_chain[0].public_key(), auth.qe_report_signature, auth.qe_report_raw)
         return ""
 
     def attestation_key_binding(self) -> str:
         auth = self.quote.auth
         expected = hashlib.sha256(auth.attestation_key + auth.qe_auth_data).digest() + bytes(32)
-        _require(auth.qe_report.report_data == expected, "not_bound", "the QE report is for another key")
+        require(auth.qe_report.report_data == expected, "not_bound", "the QE report is for another key")
         return ""
 
     def quote_signature(self) -> str:
         auth = self.quote.auth
         point = b"\x04" + auth.attestation_key
         key = ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
-        _verify(key, auth.signature, self.quote.signed)
+        verify_p256(key, auth.signature, self.quote.signed)
         return ""
-
-
-def _guarded(name: str, step: Callable[[], str]) -> Check:
-    try:
-        return passed(name, step())
-    except _FailedError as error:
-        return failed(name, error.reason, str(error))
-    except InvalidSignature:
-        return failed(name, "signature_invalid", "the signature does not verify")
-    except _UNREADABLE as error:
-        return failed(name, "unreadable", f"{type(error).__name__}: {error}"[:200])
-
-
-def _common_name(name: x509.Name) -> str:
-    values = [str(entry.value) for entry in name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)]
-    return values[0] if len(values) == 1 else ""
-
-
-def _verify(key: object, signature: bytes, data: bytes) -> None:
-    """ECDSA-SHA256 over P-256 with a signature of r ‖ s (64 bytes)."""
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise _FailedError("wrong_key", "the signer's key is not P-256")
-    if len(signature) != 64:
-        raise _FailedError("signature_invalid", f"a signature has 64 bytes, not {len(signature)}")
-    r, s = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:], "big")
-    key.verify(encode_dss_signature(r, s), data, ec.ECDSA(hashes.SHA256()))
 
 
 # --- library ------------------------------------------------------------------------------------------
 
 
 def _library(
-    quote: layout.Quote, collateral: Collateral, root_ca_der: bytes, now: int, checks: list[Check]
-) -> dict[str, Any]:
-    """dcap-qvl over the canonical bytes: claims, or {} and a failed check named after what it says."""
+    quote: layout.Quote, endorsements: endorsed.Endorsements, now: int, checks: list[Check]
+) -> dcap_qvl.VerifiedReport | None:
+    """dcap-qvl over the canonical bytes: its report, or None and a failed check named after what it says."""
     import dcap_qvl
 
     if not 0 <= now < 2**63:
         checks.append(unproven("dcap_qvl", "time_out_of_range", f"cannot judge as of {now}"))
-        return {}
+        return None
     try:
-        given = dcap_qvl.QuoteCollateralV3.from_json(collateral.to_text())
+        given = endorsements.parsed.library
     except ValueError as error:
         checks.append(failed("dcap_qvl", "collateral_unreadable", str(error)[:300]))
-        return {}
+        return None
     try:
-        policy = dcap_qvl.QuotePolicy.claims_only(now)
-        verifier = dcap_qvl.QuoteVerifier(root_ca_der)
-        claims: dict[str, Any] = json.loads(
-            verifier.verify_with_policy(quote.canonical, given, now, policy).to_json()
-        )
+        report = dcap_qvl.verify_with_root_ca(quote.canonical, given, endorsements.root_der, now)
     except ValueError as error:
-        text = _library_message(quote, given, root_ca_der, now) or str(error)
-        checks.append(failed(_library_check(text), "dcap_qvl_refuses", text[:300]))
-        return {}
-    checks.append(passed("dcap_qvl", f"TCB status {claims['tcb']['status']}"))
-    return claims
+        text = " ".join(str(error).split())
+        name = _library_check(text)
+        detail = text[:300]
+        if any(word in text for word in _BEHIND):
+            detail = "; ".join([detail, *map(str, tcb_shortfall(quote, endorsements.given))])
+        checks.append(failed(name, "dcap_qvl_refuses", detail))
+        return None
+    checks.append(passed("dcap_qvl", f"TCB status {report.status}"))
+    return report
 
 
-def _library_message(quote: layout.Quote, collateral: Any, root_ca_der: bytes, now: int) -> str:
-    """The plain call says the cause of an error too, which the call with a policy leaves out."""
+def _claims(quote: layout.Quote, endorsements: endorsed.Endorsements, now: int) -> dict[str, Any]:
     import dcap_qvl
 
+    verifier = dcap_qvl.QuoteVerifier(endorsements.root_der)
+    policy = dcap_qvl.QuotePolicy.claims_only(now)
+    given = endorsements.parsed.library
     try:
-        dcap_qvl.verify_with_root_ca(quote.canonical, collateral, root_ca_der, now)
-    except ValueError as error:
-        return " ".join(str(error).split())
-    return ""
+        text = verifier.verify_with_policy(quote.canonical, given, now, policy).to_json()
+    except ValueError:
+        return {}  # no claim is a safe answer: each of them only ever widens what policy accepts
+    claims: dict[str, Any] = json.loads(text)
+    return claims
 
 
 def _library_check(message: str) -> str:
     return next((name for text, name in _LIBRARY_CHECKS if text in message), "dcap_qvl")
-
-
-def _evaluation_number(claims: dict[str, Any]) -> int | None:
-    numbers = (
-        claims.get("tcb", {}).get("eval_data_number"),
-        claims.get("qe", {}).get("tcb_eval_data_number"),
-    )
-    known = [number for number in numbers if type(number) is int]
-    return min(known) if len(known) == len(numbers) else None
-
-
-def _issue_time(text: str) -> int | None:
-    return _json_time(text, "issueDate")
-
-
-def _json_time(text: str, key: str) -> int | None:
-    try:
-        value = json.loads(text)[key]
-        return int(datetime.strptime(value, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
-
-
-def collateral_window(collateral: Collateral) -> tuple[int, int]:
-    """Unix seconds from which and until which (exclusive) all parts of the collateral are valid.
-
-    Raises:
-        CollateralError: a date that cannot be read.
-    """
-    starts: list[int] = []
-    ends: list[int] = []
-    for text in (collateral.tcb_info, collateral.qe_identity):
-        start, end = _json_time(text, "issueDate"), _json_time(text, "nextUpdate")
-        if start is None or end is None:
-            raise CollateralError("TCB info or QE identity has no readable dates")
-        starts.append(start)
-        ends.append(end + 1)  # valid up to and including nextUpdate, unlike a CRL
-    for der in (collateral.root_ca_crl, collateral.pck_crl):
-        try:
-            crl = x509.load_der_x509_crl(bytes.fromhex(der))
-            following = crl.next_update_utc
-            starts.append(int(crl.last_update_utc.timestamp()))
-        except (ValueError, x509.InvalidVersion) as error:
-            raise CollateralError(f"a CRL cannot be read: {error}") from error
-        if following is None:
-            raise CollateralError("a CRL has no next update")
-        ends.append(int(following.timestamp()))
-    return max(starts), min(ends)

@@ -105,7 +105,12 @@ class QuoteRules(_Model):
 
 
 class PlatformRules(_Model):
-    """Which machines and TCB levels are accepted."""
+    """Which machines and TCB levels are accepted.
+
+    ``newest_collateral`` says what the newest collateral known decides about a record of an earlier time:
+    "must_hold" (the default) asks the platform to be accepted by it as well, "revocation_only" lets the
+    collateral of the record's time decide about TCB levels. Revocation always counts.
+    """
 
     fmspc: list[Fmspc] = Field(min_length=1)
     statuses: list[Status] = Field(min_length=1)
@@ -117,6 +122,7 @@ class PlatformRules(_Model):
     dynamic_platform: bool
     cached_keys: bool
     smt: bool
+    newest_collateral: Literal["must_hold", "revocation_only"] = "must_hold"
 
     @model_validator(mode="after")
     def _security_advisories_are_never_informational(self) -> Self:
@@ -172,7 +178,7 @@ class EventRules(_Model):
 
 
 class ReportDataRules(_Model):
-    """What REPORTDATA must commit to."""
+    """What REPORTDATA must commit to; ``max_age_seconds`` is how much older than a record its anchor may be."""
 
     scheme: Text
     max_age_seconds: Annotated[int, Field(ge=1)]
@@ -483,10 +489,9 @@ def chain_sets(document: PolicyDocument) -> list[dict[str, Any]]:
 # --- evaluation ---------------------------------------------------------------------------------------
 
 
-def tcb_checks(
-    status: str | None, advisory_ids: Sequence[str], rules: PlatformRules | None = None
-) -> list[Check]:
+def tcb_checks(appraisal: Appraisal, rules: PlatformRules | None = None) -> list[Check]:
     """TCB status and advisories. Without rules it is R12: UpToDate and no advisory at all."""
+    status, advisory_ids = appraisal.status, appraisal.advisory_ids
     statuses: Sequence[str] = rules.statuses if rules else DEFAULT_STATUSES
     if status is None:
         return [
@@ -514,12 +519,7 @@ def platform_checks(rules: PlatformRules, appraisal: Appraisal) -> list[Check]:
     """The section ``platform`` on an appraised quote, as of the appraisal's time."""
     if appraisal.quote is None:
         return [unproven("tcb_status", "quote_not_verified")]
-    checks = _status_with_grace(rules, appraisal)
-    age = None if appraisal.issued_at is None else appraisal.now - appraisal.issued_at
-    limit = rules.max_collateral_age_days
-    fresh = age is not None and age <= limit * _DAY
-    days = "unknown" if age is None else f"{age / _DAY:.1f} days"
-    checks.append(decide("collateral_age", fresh, "collateral_too_old", f"{days}; at most {limit}"))
+    checks = [*_status_with_grace(rules, appraisal), collateral_age_check(rules, appraisal)]
     number, floor = appraisal.evaluation_data_number, rules.min_tcb_evaluation_data_number
     if number is None:
         checks.append(unproven("tcb_evaluation_data_number", "quote_not_verified"))
@@ -529,16 +529,25 @@ def platform_checks(rules: PlatformRules, appraisal: Appraisal) -> list[Check]:
     return checks + _pck_checks(rules, appraisal)
 
 
+def collateral_age_check(rules: PlatformRules, appraisal: Appraisal) -> Check:
+    """The age of the oldest part that Intel issues at least every 30 days: TCB info, QE identity, PCK CRL."""
+    age = None if appraisal.issued_at is None else appraisal.now - appraisal.issued_at
+    limit = rules.max_collateral_age_days
+    fresh = age is not None and age <= limit * _DAY
+    days = "unknown" if age is None else f"{age / _DAY:.1f} days"
+    return decide("collateral_age", fresh, "collateral_too_old", f"{days}; at most {limit}")
+
+
 def _status_with_grace(rules: PlatformRules, appraisal: Appraisal) -> list[Check]:
     """A platform that is only out of date may be given some days after the date of its TCB level."""
-    status, advisories = appraisal.status, appraisal.advisory_ids
+    status = appraisal.status
     in_grace = (
         status == "OutOfDate"
         and appraisal.tcb_date is not None
         and appraisal.now - appraisal.tcb_date <= rules.out_of_date_grace_days * _DAY
         and rules.out_of_date_grace_days > 0
     )
-    checks = tcb_checks(status, advisories, rules)
+    checks = tcb_checks(appraisal, rules)
     if in_grace and status not in rules.statuses:
         detail = f"OutOfDate, within {rules.out_of_date_grace_days} days of grace"
         checks[0] = passed("tcb_status", detail, reason="grace")

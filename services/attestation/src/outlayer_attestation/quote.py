@@ -9,12 +9,14 @@ Anything that does not have exactly these lengths is a ``QuoteError``, never ano
 from __future__ import annotations
 
 import re
+import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from outlayer_attestation.errors import QuoteError
 from outlayer_attestation.measurements import Measurements
+from outlayer_attestation.memory import remembered
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -193,35 +195,68 @@ class Quote:
         return self.report
 
     @cached_property
+    def _pck(self) -> _PckChain:
+        if self.auth.inner_certification_type != CERTIFICATION_PCK_CHAIN:
+            kind = self.auth.inner_certification_type
+            raise QuoteError(f"certification data of type {kind} holds no PCK chain", hint="type 5 does")
+        return _pck_chain(self.auth.inner_certification_data)
+
+    @property
     def pck_chain_pem(self) -> tuple[bytes, ...]:
         """PEM blocks of the PCK chain, leaf first.
 
         Raises:
             QuoteError: certification data that is not a PEM chain, or bytes between the blocks.
         """
-        if self.auth.inner_certification_type != CERTIFICATION_PCK_CHAIN:
-            kind = self.auth.inner_certification_type
-            raise QuoteError(f"certification data of type {kind} holds no PCK chain", hint="type 5 does")
-        data = self.auth.inner_certification_data.rstrip(b"\0")
-        blocks = tuple(match.group() for match in _PEM_BLOCK.finditer(data))
-        if not blocks or _PEM_BLOCK.sub(b"", data).strip():
-            raise QuoteError("the PCK chain is not a list of PEM certificates")
-        return blocks
+        return self._pck.pem
 
-    @cached_property
+    @property
     def pck_chain(self) -> tuple[x509.Certificate, ...]:
         """The same as parsed certificates; nothing is verified."""
+        return self._pck.certificates
+
+    @property
+    def pck_extension(self) -> PckExtension:
+        """Intel's extension of the leaf certificate."""
+        return self._pck.extension
+
+
+class _PckChain:
+    """The PCK chain of a quote, read when it is first asked for. Quotes of one platform carry the same."""
+
+    def __init__(self, pem: tuple[bytes, ...]) -> None:
+        self.pem = pem
+
+    @cached_property
+    def certificates(self) -> tuple[x509.Certificate, ...]:
         from cryptography import x509
 
         try:
-            return tuple(x509.load_pem_x509_certificate(block) for block in self.pck_chain_pem)
+            return tuple(x509.load_pem_x509_certificate(block) for block in self.pem)
         except (ValueError, x509.InvalidVersion) as error:
             raise QuoteError(f"a certificate of the PCK chain cannot be read: {error}") from error
 
     @cached_property
-    def pck_extension(self) -> PckExtension:
-        """Intel's extension of the leaf certificate."""
-        return pck_extension(self.pck_chain[0])
+    def extension(self) -> PckExtension:
+        return pck_extension(self.certificates[0])
+
+
+@remembered()
+def _pck_chain(data: bytes) -> _PckChain:
+    data = data.rstrip(b"\0")
+    blocks = tuple(match.group() for match in _PEM_BLOCK.finditer(data))
+    if not blocks or _PEM_BLOCK.sub(b"", data).strip():
+        raise QuoteError("the PCK chain is not a list of PEM certificates")
+    return _PckChain(blocks)
+
+
+def pck_chain(certification_data: bytes) -> tuple[x509.Certificate, ...]:
+    """The certificates in certification data of type 5, leaf first; nothing is verified.
+
+    Raises:
+        QuoteError: anything else.
+    """
+    return _pck_chain(certification_data).certificates
 
 
 # --- parser --------------------------------------------------------------------------------------------
@@ -306,30 +341,20 @@ def _body_type(header: QuoteHeader, reader: _Reader) -> int:
     return body_type
 
 
+_TD_REPORT_10 = struct.Struct("16s 48s 48s 8s 8s 8s 48s 48s 48s 48s 48s 48s 48s 48s 64s")
+_TD_REPORT_15 = struct.Struct("16s 48s")
+"""What TD 1.5 adds: TEE_TCB_SVN2 and MRSERVICETD."""
+
+
 def _td_report(body: bytes) -> TdReport:
-    reader = _Reader(body, 0, len(body))
-    take = reader.take
-    has_15 = len(body) >= BODY_SIZES[BODY_TD15]
-    return TdReport(
-        tee_tcb_svn=take(16, "TEE_TCB_SVN"),
-        mr_seam=take(REGISTER, "MRSEAM"),
-        mr_signer_seam=take(REGISTER, "MRSIGNERSEAM"),
-        seam_attributes=take(8, "SEAMATTRIBUTES"),
-        td_attributes=take(8, "TDATTRIBUTES"),
-        xfam=take(8, "XFAM"),
-        mr_td=take(REGISTER, "MRTD"),
-        mr_config_id=take(REGISTER, "MRCONFIGID"),
-        mr_owner=take(REGISTER, "MROWNER"),
-        mr_owner_config=take(REGISTER, "MROWNERCONFIG"),
-        rtmr0=take(REGISTER, "RTMR0"),
-        rtmr1=take(REGISTER, "RTMR1"),
-        rtmr2=take(REGISTER, "RTMR2"),
-        rtmr3=take(REGISTER, "RTMR3"),
-        report_data=take(REPORT_DATA_SIZE, "REPORTDATA"),
-        tee_tcb_svn2=take(16, "TEE_TCB_SVN2") if has_15 else None,
-        mr_service_td=take(REGISTER, "MRSERVICETD") if has_15 else None,
-        extension=body[reader.position :],
-    )
+    """A body of one of ``BODY_SIZES``; the fields are in the order of ``TdReport``."""
+    end = _TD_REPORT_10.size
+    tee_tcb_svn2 = mr_service_td = None
+    if len(body) >= BODY_SIZES[BODY_TD15]:
+        tee_tcb_svn2, mr_service_td = _TD_REPORT_15.unpack_from(body, end)
+        end += _TD_REPORT_15.size
+    fields = (*_TD_REPORT_10.unpack_from(body), tee_tcb_svn2, mr_service_td, body[end:])
+    return TdReport(*fields)
 
 
 def _sgx_report(body: bytes) -> SgxReport:

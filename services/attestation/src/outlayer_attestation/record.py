@@ -62,6 +62,9 @@ _FIELDS: Final[dict[str, tuple[Kind, bool]]] = {
     "attached_usd": ("uint", True),
     "refund_usd": ("uint", True),
     "block_height": ("uint", True),
+    "anchor_hash": ("text", False),
+    "anchor_height": ("uint", False),
+    "anchor_time": ("uint", False),
     "timestamp": ("uint", False),
     "worker_public_key": ("text", False),
 }
@@ -73,8 +76,11 @@ class TaskRecordV2:
 
     Hashes are SHA-256 in lower-case hex: ``wasm_sha256`` over the bytes that were executed (rule R17),
     ``input_sha256`` over the bytes the guest read on stdin, ``output_sha256`` over the bytes delivered.
-    ``attached_usd`` and ``refund_usd`` are micro-USD, ``timestamp`` is unix seconds, ``secrets_ref`` is
-    "account/profile". A failed run has the output ``b""`` (HTTPS) or ``b"null"`` (NEAR).
+    ``attached_usd`` and ``refund_usd`` are micro-USD, ``secrets_ref`` is "account/profile". ``timestamp`` is
+    unix seconds by the worker's clock, which its host can set; ``anchor_hash`` (base58), ``anchor_height`` and
+    ``anchor_time`` (unix seconds, rounded down) are of a recent final block that the worker read itself, so
+    the record cannot have been made before that block: the chain's word, not the host's. A failed run has
+    the output ``b""`` (HTTPS) or ``b"null"`` (NEAR).
     """
 
     task_type: str = "execute"
@@ -107,6 +113,9 @@ class TaskRecordV2:
     attached_usd: int | None = None
     refund_usd: int | None = None
     block_height: int | None = None
+    anchor_hash: str
+    anchor_height: int
+    anchor_time: int
     timestamp: int
     worker_public_key: str
 

@@ -24,6 +24,7 @@ from outlayer_attestation.measure import (
     image,
     linux,
     predict,
+    recording,
     replay,
     smbios,
     tdvf,
@@ -34,7 +35,7 @@ from outlayer_attestation.measure import (
 from outlayer_attestation.measure.hosttables import HostTables
 from outlayer_attestation.measure.image import FirmwareDigests, UkiImage
 from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
-from outlayer_attestation.measure.model import unpacked
+from outlayer_attestation.measure.model import UndecidedError, unpacked
 from outlayer_attestation.measure.registers import Event, extend, sha384
 from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measure.shape import FirmwareProfile, VmShape
@@ -304,6 +305,91 @@ def test_a_dstack_log_replays_to_its_quote(name: str) -> None:
     assert replay.replay(log) == (report.rtmr0, report.rtmr1, report.rtmr2, report.rtmr3)
 
 
+def log_of(name: str) -> eventlog.EventLog:
+    return eventlog.parse(data(TDX / name))
+
+
+GOOGLE, DISK = "Google's firmware", "started from a disk"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("trustee/eventlog/CCEL_data.gz", ["written by td-shim"]),
+        ("trustee/eventlog/CCEL_data_gcp.gz", [GOOGLE, DISK]),
+        ("trustee/eventlog/CCEL_data_grub_gke.gz", [GOOGLE, DISK]),
+        ("trustee/eventlog/CCEL_data_grub.gz", ["shim and GRUB"]),
+        ("trustee/eventlog/CCEL_AAEL_alibabacloud", ["early TDVF", "AAEL", "shim and GRUB"]),
+        ("go-eventlog/ccel/cos-113-intel-tdx.bin.gz", [GOOGLE, "shim and GRUB"]),
+        ("go-eventlog/ccel/event_log.bin.gz", ["early TDVF"]),
+        ("trustee/eventlog/CCEL_data_ovmf.gz", []),
+        ("dstack/cc-eventlog/ccel.bin.gz", []),
+        ("go-eventlog/ccel/CCEL_unpadded.data.bin", []),
+    ],
+)
+def test_the_origin_of_a_log_is_named_where_it_is_not_what_is_predicted(name: str, said: list[str]) -> None:
+    notes = [
+        note for note in recording.notes(recording.Recording(log_of(name))) if "RTMR3 is not" not in note
+    ]
+    assert len(notes) == len(said), notes
+    for words, note in zip(said, notes, strict=True):
+        assert words in note
+
+
+def test_the_log_of_one_cloud_is_not_that_of_a_quote_of_another() -> None:
+    registers = recording.read((VECTORS / "trustee" / "tdx_quote_4.dat").read_bytes()).registers
+    assert registers is not None
+    found = recording.compare_log(log_of("trustee/eventlog/CCEL_data_gcp.gz"), registers)
+    differing = {c.register for c in found if c.outcome is recording.Outcome.DIFFERS}
+    assert differing == {"rtmr0", "rtmr1"}
+
+
+def test_a_log_and_a_quote_of_the_same_dstack_host_share_rtmr0() -> None:
+    registers = recording.read((VECTORS / "dcap-qvl" / "quote-from-tappd.hex").read_bytes()).registers
+    assert registers is not None
+    found = recording.compare_log(log_of("dstack/cc-eventlog/ccel.bin.gz"), registers)
+    assert found[0].outcome is recording.Outcome.SAME
+
+
+def test_a_quote_of_azure_has_registers_that_nothing_was_measured_into() -> None:
+    found = recording.read((VECTORS / "trustee" / "az-td-quote.bin").read_bytes())
+    assert any("paravisor" in note for note in recording.notes(found))
+
+
+@pytest.mark.parametrize("name", ["CCEL.bin", "cos-113-intel-tdx.table.bin"])
+def test_the_acpi_table_is_not_taken_for_the_log(name: str) -> None:
+    with pytest.raises(UndecidedError, match="where the log lies"):
+        recording.read((TDX / "go-eventlog" / "ccel" / name).read_bytes())
+
+
+@pytest.mark.parametrize("name", ["quote-report.json", "tdx-lite-getquote.json"])
+def test_the_reply_of_a_real_agent_is_the_same_as_its_quote(name: str) -> None:
+    found = recording.read((DSTACK / name).read_bytes())
+    assert found.log is not None
+    assert found.registers is not None
+    compared = recording.compare_log(found.log, found.registers)
+    assert {c.outcome for c in compared} == {recording.Outcome.SAME}
+    assert recording.notes(found) == []
+    for rtmr in range(4):  # one event less
+        events = list(found.log.events)
+        events.remove(next(event for event in events if event.rtmr == rtmr and event.name != "system-ready"))
+        shorter = eventlog.EventLog(found.log.kind, tuple(events))
+        outcomes = [c.outcome for c in recording.compare_log(shorter, found.registers)]
+        assert [n for n, outcome in enumerate(outcomes) if outcome is not recording.Outcome.SAME] == [rtmr]
+
+
+@pytest.mark.parametrize("vector", LOGS, ids=lambda vector: Path(vector["file"]).name)
+def test_a_real_log_cut_anywhere_is_read_up_to_there(vector: dict[str, Any]) -> None:
+    raw = data(TDX / vector["file"]).rstrip(b"\xff").rstrip(b"\0")
+    whole = eventlog.parse(raw, partial=True).events
+    for size in range(len(raw) - 1, 200, -max(1, len(raw) // 23)):
+        found = recording.read(raw[:size]).log
+        assert found is not None
+        assert found.events == whole[: len(found.events)]
+        if not found.cut_off:
+            assert len(found.events) < len(whole)
+
+
 # --- whole images --------------------------------------------------------------------------------------
 
 
@@ -330,6 +416,19 @@ def test_all_five_registers_of_a_real_quote_follow_from_published_metadata() -> 
     assert prediction.measurements == quote.parse(bytes.fromhex(reply["quote"])).td_report.measurements
     assert explain.compare(prediction.events, log) == []
     assert not any(prediction.unverified().values()), "this image was seen on hardware"
+    found = recording.read(raw)
+    assert found.registers is not None
+    compared = recording.compare_prediction(
+        prediction.measurements, found.registers, rtmr3_predicted=True, log=found.log
+    )
+    assert {c.outcome for c in compared} == {recording.Outcome.SAME}
+
+
+def test_a_real_image_on_qemu_10_is_not_predicted_from_its_published_digest() -> None:
+    reply = json.loads((DSTACK / "tdx-lite-getquote.json").read_bytes())
+    config = json.loads(reply["vm_config"]) | {"qemu_version": "10.2.1"}
+    with pytest.raises(UndecidedError, match=r"QEMU 10\.2\.1 hands the kernel over unchanged"):
+        dstack.parse_vm(json.dumps(config))
 
 
 def test_rtmr0_of_a_large_machine_with_a_gpu_follows_from_its_configuration() -> None:

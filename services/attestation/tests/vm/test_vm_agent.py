@@ -4,12 +4,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import json
 import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,48 +30,15 @@ from outlayer_attestation.measure.runtime import role_events, runtime_events
 from outlayer_attestation.measure.shape import CONFIGURATION_FILE, SECRETS_FILE
 from outlayer_attestation.vm import prepare as preparation
 from outlayer_attestation.vm.__main__ import announcement
-from outlayer_attestation.vm.container import given_to_container, service_environment
+from outlayer_attestation.vm.container import Watch, given_to_container, say_confirmed, service_environment
 from outlayer_attestation.vm.places import Places
 from outlayer_attestation.vm.prepare import VmStatus, dstack_event_log, prepare_vm, status_of, write_files
 from outlayer_attestation.vm.quotes import QuoteSource
 from outlayer_attestation.vm.rtmr import Register
 from outlayer_attestation.vm.serve import start_socket, start_status
 
-from .documents import SECRETS, document, encoded
-
-EPOCH = 1_790_000_000
-NOW = EPOCH + 1000.0
-
-
-class FakeRegister:
-    """The kernel's file: a write of 48 bytes extends what a read gives."""
-
-    def __init__(self) -> None:
-        self.digests: list[bytes] = []
-
-    def read(self, register: Register) -> bytes:
-        return extend(self.digests)
-
-    def extend(self, register: Register, digest: bytes) -> None:
-        assert len(digest) == 48
-        self.digests.append(digest)
-
-
-def make_places(
-    root: Path, role: str = "worker", *, tdx: bool = False, variant: str = "production"
-) -> Places:
-    places = Places(root)
-    image = {"format": "outlayer/image/v1", "role": role, "variant": variant, "source_date_epoch": EPOCH}
-    for path, text in {
-        root / "usr/lib/outlayer/image.json": json.dumps(image),
-        root / "proc/cpuinfo": f"processor : 0\nflags\t\t: fpu {'tdx_guest' if tdx else ''} nx\n",
-        places.host_file(CONFIGURATION_FILE): json.dumps(document(role)),
-        places.host_file(SECRETS_FILE): json.dumps(SECRETS[role]),
-    }.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (root / "run").mkdir()
-    return places
+from .documents import SECRETS, document, encoded, make_authority
+from .stand_ins import EPOCH, NOW, FakeClock, FakeConfigfs, FakeRegister, make_places
 
 
 @pytest.fixture
@@ -78,8 +50,7 @@ def owned(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def register(monkeypatch: pytest.MonkeyPatch) -> FakeRegister:
     fake = FakeRegister()
-    monkeypatch.setattr(Register, "read", lambda self: fake.read(self))
-    monkeypatch.setattr(Register, "extend", lambda self, digest: fake.extend(self, digest))
+    fake.install(monkeypatch)
     return fake
 
 
@@ -164,7 +135,7 @@ def test_secrets_are_for_their_user_alone_and_in_nothing_that_is_shown(tmp_path:
         (CONFIGURATION_FILE, None, "the host gave no config"),
         (CONFIGURATION_FILE, b"{}", "configuration"),
         (SECRETS_FILE, None, "lacks the secrets"),
-        (SECRETS_FILE, b"\xff", "secrets are not JSON"),
+        (SECRETS_FILE, b"\xff", "not UTF-8"),
     ],
 )
 @pytest.mark.usefixtures("owned")
@@ -194,6 +165,30 @@ def test_a_configuration_of_another_role_is_not_extended(tmp_path: Path, registe
 def test_a_clock_that_the_host_turned_back_stops_the_vm(tmp_path: Path) -> None:
     with pytest.raises(VmError, match="the clock says"):
         prepare_vm(make_places(tmp_path), EPOCH - 1.0)
+
+
+@pytest.mark.usefixtures("owned")
+def test_the_time_is_proven_by_the_public_authorities_or_by_those_of_the_document_alone(
+    tmp_path: Path,
+) -> None:
+    places = make_places(tmp_path)
+    written = places.run / "time-authorities.pem"
+    prepare_vm(places, NOW)
+    assert written.read_text() == "the public authorities\n"
+    own = make_authority()
+    value = document("worker")
+    value["time"]["authority"] = own
+    places.host_file(CONFIGURATION_FILE).write_bytes(encoded(value))
+    prepare_vm(places, NOW)
+    assert written.read_text() == own
+
+
+@pytest.mark.usefixtures("owned")
+def test_an_image_without_public_authorities_stops_when_it_needs_them(tmp_path: Path) -> None:
+    places = make_places(tmp_path)
+    places.authorities.unlink()
+    with pytest.raises(VmError, match="cannot be read"):
+        prepare_vm(places, NOW)
 
 
 @pytest.mark.usefixtures("owned")
@@ -235,37 +230,6 @@ def test_an_extension_is_one_write_of_48_bytes(tmp_path: Path) -> None:
 
 
 # --- quotes --------------------------------------------------------------------------------------------------
-
-
-class FakeConfigfs:
-    """configfs-tsm as a folder: fills a new entry as the kernel does, and takes it away as rmdir does."""
-
-    def __init__(
-        self, reports: Path, *, provider: str = "tdx_guest", generation: str = "1", quote: bytes = b"Q"
-    ) -> None:
-        reports.mkdir(parents=True)
-        self.reports = reports
-        self.files = {"provider": provider.encode(), "generation": generation.encode(), "outblob": quote}
-        self.asked: list[bytes] = []
-
-    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        mkdir, rmdir = Path.mkdir, Path.rmdir
-
-        def make(path: Path, *arguments: Any, **more: Any) -> None:
-            mkdir(path, *arguments, **more)
-            if path.parent == self.reports:
-                for name, data in self.files.items():
-                    (path / name).write_bytes(data)
-
-        def remove(path: Path) -> None:
-            if path.parent == self.reports:
-                self.asked.append((path / "inblob").read_bytes() if (path / "inblob").exists() else b"")
-                for file in path.iterdir():
-                    file.unlink()
-            rmdir(path)
-
-        monkeypatch.setattr(Path, "mkdir", make)
-        monkeypatch.setattr(Path, "rmdir", remove)
 
 
 def test_a_quote_is_asked_over_64_bytes_and_the_entry_is_removed(
@@ -322,9 +286,10 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @asynccontextmanager
-async def serving(places: Places) -> AsyncIterator[int]:
+async def serving(places: Places, clock: FakeClock | None = None) -> AsyncIterator[int]:
     prepare_vm(places, NOW)
-    status, agent = await start_status(places, "127.0.0.1", 0), await start_socket(places)
+    watched = clock or FakeClock()
+    status, agent = await start_status(places, watched, "127.0.0.1", 0), await start_socket(places, watched)
     async with status, agent:
         yield status.sockets[0].getsockname()[1]
 
@@ -359,6 +324,30 @@ async def test_without_tdx_a_quote_is_refused_with_the_reason(short: Path) -> No
     async with serving(places):
         with pytest.raises(GuestAgentError, match="no trust domain"):
             await GuestAgent(places.socket).get_quote(b"\5" * 64)
+
+
+@pytest.mark.usefixtures("owned")
+async def test_a_clock_that_does_not_count_stops_quotes_and_is_shown_until_it_counts_again(
+    short: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, clock = make_places(short), FakeClock()
+    fake = FakeConfigfs(places.reports, quote=b"\xab")
+    fake.install(monkeypatch)
+    clock.reason = "the clock jumped by 3600.0 s"
+    async with serving(places, clock) as port:
+        with pytest.raises(GuestAgentError, match=r"there are no quotes: the clock jumped by 3600\.0 s"):
+            await GuestAgent(places.socket).get_quote(b"\5" * 64)
+        assert fake.asked == []
+        code, body = await asyncio.to_thread(get, port, "/health")
+        assert (code, json.loads(body)) == (503, {"status": "clock", "error": clock.reason})
+        status = VmStatus.from_bytes((await asyncio.to_thread(get, port, "/status"))[1])
+        assert status.clock is not None
+        assert (status.clock.confirmed, status.clock.objection) == (False, clock.reason)
+        clock.reason = None
+        assert (await GuestAgent(places.socket).get_quote(b"\5" * 64)).quote == b"\xab"
+        status = VmStatus.from_bytes((await asyncio.to_thread(get, port, "/status"))[1])
+        assert status.clock is not None
+        assert (status.clock.confirmed, status.clock.difference_seconds) == (True, 0.25)
 
 
 @pytest.mark.usefixtures("owned")
@@ -475,3 +464,103 @@ def test_in_a_container_the_platform_measures(tmp_path: Path) -> None:
     assert status.measured_by == "platform"
     assert status.rtmr3 is None
     assert "nd-router" not in (places.run / "nftables.rules").read_text()
+
+
+# --- two processes that belong together --------------------------------------------------------------------------
+
+
+FOREVER = "import time; time.sleep(600)"
+# keep_both changes the handlers of signals and waits for all children, so it runs in a process of its own
+KEEPER = """
+import os, sys
+from outlayer_attestation.vm.container import keep_both
+def spawn(program):
+    pid = os.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", program])
+    return pid
+watch, service = spawn(sys.argv[1]), spawn(sys.argv[2])
+print(watch, service, flush=True)
+sys.exit(keep_both(watch, service))
+"""
+
+
+@contextmanager
+def kept(watch: str, service: str) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    words = [sys.executable, "-c", KEEPER, watch, service]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    pids = [int(text) for text in process.stdout.readline().split()]
+    try:
+        yield process, *pids
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "program",
+    ["pass", "import sys; sys.exit(1)", "import os; os.kill(os.getpid(), 9)"],
+    ids=["0", "1", "killed"],
+)
+def test_a_service_is_killed_when_the_watch_over_its_clock_ends(program: str) -> None:
+    with kept(program, FOREVER) as (process, _, service):
+        assert process.wait(30) == 1
+        # an orphan that was killed may still wait to be reaped by init
+        state = Path(f"/proc/{service}/stat")
+        assert is_gone(service) or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [("pass", 0), ("import sys; sys.exit(3)", 3), ("import os; os.kill(os.getpid(), 15)", 143)],
+)
+def test_a_container_ends_with_the_code_of_its_service(program: str, code: int) -> None:
+    with kept(FOREVER, program) as (process, _, _):
+        assert process.wait(30) == code
+
+
+def test_a_word_to_stop_is_passed_on_to_the_service() -> None:
+    service = (
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "open('/proc/self/comm', 'w').write('armed')\n"
+        "time.sleep(600)\n"
+    )
+    with kept(FOREVER, service) as (process, _, pid):
+        comm = Path(f"/proc/{pid}/comm")
+        deadline = time.monotonic() + 30
+        while comm.read_text() != "armed\n":
+            assert time.monotonic() < deadline
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 7
+
+
+def test_a_service_is_not_started_when_the_watch_ends_before_it_confirmed() -> None:
+    read, write = os.pipe()
+    os.close(write)
+    with pytest.raises(VmError, match="was not started"):
+        Watch(1, read).wait_until_confirmed()
+    read, write = os.pipe()
+    say_confirmed(write)
+    Watch(1, read).wait_until_confirmed()
+
+
+def test_a_containers_documents_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    places = make_places(tmp_path)
+    for name, words in (("OUTLAYER_CONFIG", "not UTF-8"), ("OUTLAYER_SECRETS", "not UTF-8")):
+        environ = {"OUTLAYER_CONFIG": json.dumps(document("worker")), name: "\udcff"}
+        with pytest.raises(VmError, match=words):
+            given_to_container(places, environ, NOW)

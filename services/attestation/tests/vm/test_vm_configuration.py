@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -15,13 +16,14 @@ from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.runtime import MAX_CONFIGURATION
 from outlayer_attestation.vm.configuration import (
     Endpoint,
+    TimeServer,
     VmConfiguration,
     configuration_digest,
     parse_secrets,
 )
 from outlayer_attestation.vm.roles import ROLES
 
-from .documents import document, encoded
+from .documents import document, encoded, make_authority
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
@@ -48,7 +50,26 @@ def test_a_complete_document_is_accepted_for_its_role_and_no_other(role: str) ->
         ({"network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["127.0.0.1:80"]}}, "another machine"),
         ({"network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["fd00::1:80"]}}, "ADDRESS:PORT"),
         ({"network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["[fe80::1%a]:80"]}}, "zone"),
+        (
+            {"network": {"nameservers": ["9.9.9.9"], "private_endpoints": ["1.1.1.1:80"]}},
+            "is a public address",
+        ),
+        ({"time": {"servers": []}}, "time.servers"),
+        ({"time": {}}, "time.servers"),
         ({"time": {"servers": ["time"]}}, "servers"),
+        ({"time": {"servers": ["10.0.0.5"]}}, "servers"),
+        ({"time": {"servers": ["127.0.0.1:4460"]}}, "another machine"),
+        ({"time": {"servers": ["127.1"]}}, "servers"),
+        ({"time": {"servers": ["a.example:0"]}}, "port"),
+        ({"time": {"servers": ["a.example:99999"]}}, "port"),
+        ({"time": {"servers": ["a.example", "a.example"]}}, "twice"),
+        ({"time": {"servers": ["a.example"], "authority": "x"}}, "PEM"),
+        ({"time": {"servers": ["a.example"], "authority": ""}}, "PEM"),
+        ({"time": {"servers": ["a.example"], "authority": "\u00e4"}}, "PEM"),
+        ({"time": {"servers": ["a.example"], "authority": "x" * 16385}}, "authority"),
+        ({"time": {"servers": ["a.example"], "wait_seconds": 9}}, "wait_seconds"),
+        ({"time": {"servers": ["a.example"], "wait_seconds": 3601}}, "wait_seconds"),
+        ({"time": {"servers": ["a.example"], "nocerttimecheck": 1}}, "nocerttimecheck"),
         ({"time": {"servers": ["a.example nts\nserver evil.example"]}}, "servers"),
         ({"settings": {"COORDINATOR_URL": "https://a.example"}}, "needs the settings INIT_ACCOUNT_ID"),
     ],
@@ -110,6 +131,93 @@ def test_the_digest_is_over_the_exact_bytes() -> None:
     one, two = encoded(document("worker")), json.dumps(document("worker"), indent=1).encode()
     assert VmConfiguration.from_bytes(one) == VmConfiguration.from_bytes(two)
     assert configuration_digest(one) == hashlib.sha256(one).digest() != configuration_digest(two)
+
+
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_plain_http_to_the_public_is_refused_in_every_setting_that_is_an_address(role: str) -> None:
+    for name in ROLES[role].urls:
+        for url in ("http://rpc.example", "https://rpc.example,http://1.1.1.1:3030", "http://10.0.0.6:5432"):
+            value = document(role)
+            value["settings"][name] = url
+            with pytest.raises(VmError, match=f"{name} is plain http"):
+                VmConfiguration.from_bytes(encoded(value))
+
+
+def test_every_setting_that_is_an_address_is_known_as_one() -> None:
+    for role in ROLES.values():
+        assert role.urls == {name for name in role.needed | role.settings if name.endswith("_URL")}
+
+
+def test_plain_http_to_a_listed_private_endpoint_is_accepted() -> None:
+    value = document("worker")
+    value["settings"]["NEAR_RPC_URL"] = "https://rpc.example,http://10.0.0.5:5432"
+    VmConfiguration.from_bytes(encoded(value))
+
+
+def test_the_authority_of_the_time_servers_is_of_an_authority() -> None:
+    good, leaf = make_authority(), make_authority(ca=False)
+    value = document("worker")
+    value["time"]["authority"] = good + good
+    assert VmConfiguration.from_bytes(encoded(value)).time.authority == good + good
+    value["time"]["authority"] = good + leaf
+    with pytest.raises(VmError, match="not of an authority"):
+        VmConfiguration.from_bytes(encoded(value))
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[a-z0-9.:\[\]-]{1,20}", fullmatch=True))
+def test_any_text_is_a_time_server_or_a_value_error(text: str) -> None:
+    try:
+        server = TimeServer.parse(text)
+    except ValueError:
+        return
+    assert 0 < server.port < 65536
+    # nothing that chronyd or nft would read as more than a host
+    assert re.fullmatch(r"[a-z0-9.:-]+", str(server.host))
+
+
+@given(st.sampled_from(["a.example", "x-y.example.net"]) | st.ip_addresses(), st.integers(1, 65535))
+def test_a_time_server_is_read_as_it_is_written(host: Any, port: int) -> None:
+    text = f"[{host}]:{port}" if getattr(host, "version", 4) == 6 else f"{host}:{port}"
+    assert TimeServer.parse(text) == TimeServer(host, port)
+
+
+REPEATED = b'{"format":"outlayer/vm-config/v1","format":"outlayer/vm-config/v1"}'
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        REPEATED,
+        encoded(document("worker")).replace(b'"servers"', b'"servers": ["b.example"], "servers"'),
+        encoded(document("worker")).replace(b'"worker.example.testnet"', b'"\\ud800"'),
+        json.dumps(document("worker")).encode("utf-16"),
+        b"\xef\xbb\xbf" + encoded(document("worker")),
+        encoded(document("worker")).replace(b"worker.example", b"worker\xff"),
+        b"[" * 100_000,
+    ],
+    ids=["key twice", "inner key twice", "lone surrogate", "UTF-16", "byte order mark", "not UTF-8", "deep"],
+)
+def test_a_document_that_two_readers_could_read_differently_is_refused(data: bytes) -> None:
+    with pytest.raises(VmError) as caught:
+        VmConfiguration.from_bytes(data[:MAX_CONFIGURATION])
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b'{"worker-token": "hunter2", "worker-token": "x", "init-account-key": "{}"}', "a name twice"),
+        (b'{"worker-token": "hunter2\\ud800", "init-account-key": "{}"}', "surrogate"),
+        (b'{"worker-token\\ud800": "hunter2"}', "surrogate"),
+        ('{"worker-token": "hunter2"}'.encode("utf-16"), "not UTF-8"),
+        (b'{"worker-token": "hunter2\xff"}', "not UTF-8"),
+        (b"[" * 60_000, "not JSON"),
+    ],
+)
+def test_secrets_that_two_readers_could_read_differently_are_refused(data: bytes, words: str) -> None:
+    with pytest.raises(VmError, match=words) as caught:
+        parse_secrets(data, ROLES["worker"])
+    assert "hunter2" not in f"{caught.value} {caught.value.hint}"
 
 
 def test_secrets_are_exactly_those_of_the_role() -> None:

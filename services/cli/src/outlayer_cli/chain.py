@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,15 @@ from outlayer_cli.session import Session
 from outlayer_near.calls import main as calls
 from outlayer_near.calls.caller import ask
 from outlayer_near.credentials import load_credentials
-from outlayer_near.events import parse_event
-from outlayer_near.models import ExecutionSource, Project, project_source, wasm_url_source
+from outlayer_near.events import STANDARD, parse_event
+from outlayer_near.models import (
+    MAIN_EVENTS,
+    ExecutionSource,
+    Project,
+    project_source,
+    read_event,
+    wasm_url_source,
+)
 from outlayer_near.nep413 import sign_message
 from outlayer_near.primitives import FunctionCall
 from outlayer_near.rpc import NearRpc
@@ -150,32 +156,56 @@ async def request_execution(
                 deposit=deposit,
             )
         outcome = await sender.send(via or stack.contract_id, [action], timeout=240)
-    value = outcome.json()
+    value = _value_of(outcome)
     return {
         "tx_hash": outcome.tx_hash,
-        "request_id": requested_id(outcome),
+        "request_id": requested_id(outcome, stack.contract_id),
         "value": value,
         "success": value is not None,
         "gas_burnt": outcome.gas_burnt,
-        "error": _failure_of(outcome),
+        "error": _failure_of(outcome, stack.contract_id),
     }
 
 
-def _events(outcome: TxOutcome, name: str) -> list[dict[str, Any]]:
-    found = [event for line in outcome.logs if (event := parse_event(line)) and event["event"] == name]
-    return [event["data"][0] for event in found]
+def _events(outcome: TxOutcome, contract_id: str, name: str) -> list[Any]:
+    """Events of this name that the contract logged in receipts that succeeded: a failed one's logs are none.
+
+    Raises ``ModelError`` for an event of another form.
+    """
+    found: list[Any] = []
+    for item in outcome.raw["receipts_outcome"]:
+        part = item["outcome"]
+        status = part.get("status")
+        if part.get("executor_id") != contract_id or not isinstance(status, dict) or "Failure" in status:
+            continue
+        for line in part["logs"]:
+            event = parse_event(line) if isinstance(line, str) else None
+            if event is not None and event["standard"] == STANDARD and event["event"] == name:
+                found += read_event(MAIN_EVENTS, name, event.get("data")) or ()
+    return found
 
 
-def requested_id(outcome: TxOutcome) -> int | None:
+def requested_id(outcome: TxOutcome, contract_id: str) -> int | None:
     """The request's id, from the event that the transaction logged."""
-    for data in _events(outcome, "execution_requested"):
-        request_id: int = json.loads(data["request_data"])["request_id"]
+    for requested in _events(outcome, contract_id, "execution_requested"):
+        request_id: int = requested.request_data.request_id
         return request_id
     return None
 
 
-def _failure_of(outcome: TxOutcome) -> str | None:
-    for data in _events(outcome, "execution_completed"):
-        if not data["success"]:
-            return str(data.get("error_message"))
+def _failure_of(outcome: TxOutcome, contract_id: str) -> str | None:
+    for completed in _events(outcome, contract_id, "execution_completed"):
+        if not completed.success:
+            return str(completed.error_message)
     return None
+
+
+def _value_of(outcome: TxOutcome) -> Any:
+    """What the transaction returned. Raises ``CliError`` when that is not JSON."""
+    try:
+        return outcome.json()
+    except (ValueError, RecursionError) as error:
+        raise CliError(
+            f"transaction {outcome.tx_hash} returned something else than JSON",
+            hint="see that --via names a contract with the caller example's 'ask'",
+        ) from error

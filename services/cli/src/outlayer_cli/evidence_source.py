@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Collecting the evidence for a result: from the coordinator (not trusted), the chain, and the client's own key."""
+"""Collecting the evidence for a result: from the coordinator (not trusted), the chain, and the client's own key.
+
+Whatever a remote party answers, these functions give their result or raise an error with a hint.
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,32 @@ import base64
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+from urllib.parse import quote as quoted
 
+from outlayer_attestation import quote as quotes
 from outlayer_attestation.checks import Check, decide
 from outlayer_attestation.collateral import Collateral
-from outlayer_attestation.evidence import TrustAnchors, make_bundle
-from outlayer_attestation.quote import TdReport, parse
-from outlayer_cli.api import Api, ApiError
+from outlayer_attestation.errors import AttestationError
+from outlayer_attestation.merkle import HASH_SIZE
+from outlayer_attestation.record import Batch, TaskRecordV2, unhex
+from outlayer_cli.api import MAX_ATTESTATIONS_BYTES, Api, ApiError
 from outlayer_cli.errors import CliError
 from outlayer_cli.payment_keys import PaymentKey
-from outlayer_near.errors import NearError
-from outlayer_near.events import Block as EventBlock
-from outlayer_near.events import RequestEvent, events_of_block, parse_request, receipts_of_transaction
-from outlayer_near.rpc import NearRpc
-from outlayer_near.views import RegisterViews
+from outlayer_cli.replies import decode_base64, shown, unexpected
+from outlayer_near.errors import EventError, RpcError
+from outlayer_near.events import RequestEvent, requests_of_transaction, settlement_of
+from outlayer_near.models import MeasurementSet
+from outlayer_near.rpc import Header, NearRpc
+from outlayer_near.views import OutlayerViews, RegisterViews
+
+MAX_RECORDS = 100
+"""Of one answer. A coordinator of this version sends no more for a request or a transaction."""
+MAX_PROOF_HASHES = 64
+NOT_KEPT = ("UNKNOWN_BLOCK", "GARBAGE_COLLECTED_BLOCK")
+"""What a node says of a block, or of its state, that it does not keep any more."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,131 @@ class Payload:
     output: bytes | None = None
 
 
+# --- the coordinator ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Attestation:
+    """One record with its place in a quoted batch, each part read strictly. ``raw`` is the JSON as it came."""
+
+    record: dict[str, Any]
+    leaf_index: int
+    inclusion_proof: tuple[str, ...]
+    batch: dict[str, Any]
+    raw: dict[str, Any] = field(repr=False)
+    task: TaskRecordV2 = field(repr=False)
+    quote: bytes = field(repr=False)
+
+    @classmethod
+    def from_json(cls, value: object, what: str) -> Attestation:
+        """Read one attestation. Raises ``CliError``."""
+        if not isinstance(value, dict):
+            raise unexpected(what, "an attestation is not an object")
+        try:
+            task = TaskRecordV2.from_json(value.get("record"))
+            batch = Batch.from_json(value.get("batch"))
+            proof = _proof(value.get("inclusion_proof"), what)
+        except AttestationError as error:
+            raise unexpected(what, shown(error)) from error
+        index = value.get("leaf_index")
+        if type(index) is not int or not 0 <= index < batch.tree_size:
+            raise unexpected(what, "leaf_index is not a place in the batch")
+        return cls(value["record"], index, proof, value["batch"], value, task, batch.quote)
+
+
+def _proof(value: object, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list) or len(value) > MAX_PROOF_HASHES:
+        raise unexpected(what, f"inclusion_proof is not a list of at most {MAX_PROOF_HASHES} hashes")
+    if any(len(unhex("inclusion_proof", item)) != HASH_SIZE for item in value):
+        raise unexpected(what, f"inclusion_proof holds something else than hashes of {HASH_SIZE} bytes")
+    return tuple(value)
+
+
+def attestations(api: Api, kind: str, key: str) -> list[Attestation]:
+    """Records by ``call``, ``tx``, ``request`` or ``job``. Raises ``CliError`` when there is none."""
+    safe = quoted(key, safe="")
+    path = f"/attestations/{safe}" if kind == "job" else f"/attestations/by-{kind}/{safe}"
+    what = f"GET {path}"
+    try:
+        reply = api.get_json(path, max_bytes=MAX_ATTESTATIONS_BYTES)
+    except ApiError as error:
+        if error.status != 404:
+            raise
+        reply = {"items": []}
+    if not isinstance(reply, dict):
+        raise unexpected(what, "it is not an object")
+    items = [reply] if kind == "job" and "record" in reply else reply.get("items")
+    if not isinstance(items, list):
+        raise unexpected(what, "it has no items", 'an object with a list "items"')
+    if len(items) > MAX_RECORDS:
+        raise unexpected(what, f"it has {len(items)} records", f"at most {MAX_RECORDS}")
+    if not items:
+        raise CliError(
+            f"there is no attestation of {kind} {shown(key)}",
+            hint="it exists once the result was delivered; see that the id is right",
+        )
+    return [Attestation.from_json(item, what) for item in items]
+
+
+_ASKED_BY = {"call": "call_id", "tx": "transaction_hash", "request": "request_id", "job": "job_id"}
+
+
+def asked_for(record: dict[str, Any], kind: str, key: str) -> Check:
+    """Whether a record is of what was asked for: a coordinator may send a genuine record of something else."""
+    name = "transaction" if kind == "tx" else kind
+    found = record.get(_ASKED_BY[kind])
+    wanted = key.lower() if kind in ("call", "job") else key
+    same = found is not None and str(found) == wanted
+    return decide(f"asked_{name}", same, f"other_{name}", f"asked for {shown(key)}, the record is of {found}")
+
+
+def call_payload(api: Api, call_id: str, key: PaymentKey | None) -> Payload:
+    """Input and output of a call, with the payment key that made it; nothing without it."""
+    if key is None:
+        return Payload()
+    try:
+        reply = api.payload(call_id, key)
+    except ApiError as error:
+        if error.status in (401, 403, 404):
+            return Payload()
+        raise
+    what = f"GET /calls/{call_id}/payload"
+    return Payload(decode_base64(reply.input_base64, what), decode_base64(reply.output_base64, what))
+
+
+# --- the chain: a request and its settlement ----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SettledReceipt:
+    """The receipt in which the main contract delivered the answer, and the block that it is in.
+
+    ``block_time`` is unix seconds, rounded down. ``record_sha256`` None: the receipt names no record.
+    """
+
+    transaction_hash: str
+    receipt_id: str
+    block_hash: str
+    block_height: int
+    block_time: int
+    record_sha256: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
 @dataclass(frozen=True)
 class ChainFacts:
-    """What the chain says of one request: its event, and the value that its callback returned."""
+    """What the chain says of one request: its event, the value that its callback returned, and its settlement.
+
+    Only receipts count that succeeded, in a final block. ``settlement`` is None while the request waits, and when
+    the node does not keep the block of the settlement.
+    """
 
     event: RequestEvent
     input: bytes
     output: bytes | None
+    settlement: SettledReceipt | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -54,90 +185,119 @@ class ChainFacts:
         }
 
 
-def attestations(api: Api, kind: str, key: str) -> list[dict[str, Any]]:
-    """Records by ``call``, ``tx``, ``request`` or ``job``. Raises ``CliError`` when there is none."""
-    path = f"/attestations/{key}" if kind == "job" else f"/attestations/by-{kind}/{key}"
-    try:
-        reply = api.get_json(path)
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        reply = {"items": []}
-    items: list[dict[str, Any]] = [reply] if kind == "job" and "record" in reply else reply["items"]
-    if not items:
-        raise CliError(
-            f"there is no attestation of {kind} {key}",
-            hint="it exists once the result was delivered; see that the id is right",
-        )
-    return items
+def chain_word(endpoint: str, anchor: Header | None, facts: ChainFacts | None) -> dict[str, Any]:
+    """The member ``chain`` of a bundle: what this endpoint answered about a record's blocks and receipts."""
+    settlement = None if facts is None else facts.settlement
+    header = None
+    if anchor is not None:
+        header = {"height": anchor.height, "hash": anchor.hash, "time": anchor.time}
+    return {
+        "endpoint": endpoint,
+        "anchor": header,
+        "settlement": None if settlement is None else settlement.to_json(),
+        "request": None if facts is None else facts.to_json(),
+    }
 
 
-def call_payload(api: Api, call_id: str, key: PaymentKey | None) -> Payload:
-    """Input and output of a call, with the payment key that made it; nothing without it."""
-    if key is None:
-        return Payload()
+async def header_or_none(rpc: NearRpc, block: int | str) -> Header | None:
+    """A block's header; None when the node does not keep the block. Raises ``NearError`` for any other trouble."""
     try:
-        reply = api.get_json(f"/calls/{call_id}/payload", payment_key=key)
-    except ApiError as error:
-        if error.status in (401, 403, 404):
-            return Payload()
+        return await rpc.header(block)
+    except RpcError as error:
+        if error.name in NOT_KEPT:
+            return None
         raise
-    return Payload(_decode(reply.get("input_base64")), _decode(reply.get("output_base64")))
 
 
-def _decode(text: str | None) -> bytes | None:
-    return None if text is None else base64.b64decode(text)
+async def anchor_header(rpc: NearRpc, record: dict[str, Any]) -> Header | None:
+    """The chain's own header at the height of a record's anchor; None when the node does not keep that block.
+
+    By height, so that a record which names a block of another chain is told the hash that this chain has there.
+    A height above the newest final block is none that a worker could have read: that is a ``CliError``.
+    """
+    height = TaskRecordV2.from_json(record).anchor_height
+    head = await rpc.header("final")
+    if height > head.height:
+        raise CliError(
+            f"the record's anchor is block {height}, the newest final block of this node is {head.height}",
+            hint="see that the node is of the record's network and in step with it",
+        )
+    return await header_or_none(rpc, height)
 
 
 async def chain_facts(rpc: NearRpc, contract_id: str, record: dict[str, Any]) -> ChainFacts:
     """Read a request's transaction by an own connection. Raises ``CliError`` when it does not hold the request."""
-    tx_hash, signer = record.get("transaction_hash"), record.get("signer_id")
-    if not tx_hash or not signer:
+    task = TaskRecordV2.from_json(record)
+    if not task.transaction_hash or not task.signer_id:
         raise CliError("the record names no transaction")
-    status = await rpc.transaction(tx_hash, signer, receipts=True)
-    for event in _request_events(status, contract_id):
-        if event.request.request_id == record.get("request_id"):
-            return ChainFacts(
-                event=event,
-                input=_input_of(status, event),
-                output=_callback_value(status, event, contract_id),
+    status = await rpc.transaction(task.transaction_hash, task.signer_id, wait_until="FINAL", receipts=True)
+    requests = list(requests_of_transaction(status, contract_id))
+    event = next((item for item in requests if item.request.request_id == task.request_id), None)
+    if event is None:
+        raise CliError(
+            f"transaction {shown(task.transaction_hash)} does not hold request {task.request_id}",
+            hint="see that --rpc is a node of the record's network",
+        )
+    header = await rpc.header(event.block_hash)
+    event = dataclasses.replace(event, block_height=header.height, block_timestamp=header.timestamp_ns)
+    settled = settlement_of(status, contract_id, event)
+    receipt = None
+    if settled is not None:
+        block = await header_or_none(rpc, settled.block_hash)
+        if block is not None:
+            receipt = SettledReceipt(
+                transaction_hash=event.tx_hash,
+                receipt_id=settled.receipt_id,
+                block_hash=block.hash,
+                block_height=block.height,
+                block_time=block.time,
+                record_sha256=settled.record_sha256,
             )
-    raise CliError(f"transaction {tx_hash} does not hold request {record.get('request_id')}")
+    return ChainFacts(
+        event=event,
+        input=_input_of(status, event, requests),
+        output=None if settled is None else settled.value,
+        settlement=receipt,
+    )
 
 
-def _request_events(status: dict[str, Any], contract_id: str) -> Iterator[RequestEvent]:
-    outcomes = {item["id"]: item for item in status["receipts_outcome"]}
-    for receipt in receipts_of_transaction(status):
-        block = EventBlock(0, outcomes[receipt.receipt_id]["block_hash"], 0, (receipt,))
-        for event in events_of_block(block, contract_id):
-            if event.event == "execution_requested":
-                yield parse_request(event)
+def _input_of(status: dict[str, Any], event: RequestEvent, requests: Sequence[RequestEvent]) -> bytes:
+    """The request's input: from the event, or, when it was too large for that, from the call's arguments.
 
-
-def _input_of(status: dict[str, Any], event: RequestEvent) -> bytes:
-    """The request's input: from the event, or, when it was too large for that, from the call's arguments."""
+    One receipt may hold several requests: its n-th event is that of its n-th call.
+    """
     if not event.request.input_data_in_state:
         return event.request.input_data.encode()
-    receipt = next(item for item in status["receipts"] if item["receipt_id"] == event.receipt_id)
-    for action in receipt["receipt"]["Action"]["actions"]:
-        call = action.get("FunctionCall") if isinstance(action, dict) else None
-        if call and call["method_name"] == "request_execution":
-            arguments = json.loads(base64.b64decode(call["args"]))
-            return str(arguments.get("input_data") or "").encode()
-    return b""
+    same = [item.request.request_id for item in requests if item.receipt_id == event.receipt_id]
+    calls = _arguments_of(status, event.receipt_id, "request_execution")
+    if len(calls) != len(same):
+        _unknown_status(f"receipt {event.receipt_id} has {len(calls)} calls and {len(same)} requests")
+    value = calls[same.index(event.request.request_id)].get("input_data") or ""
+    if not isinstance(value, str):
+        _unknown_status("input_data is not text")
+    return value.encode("utf-8", "surrogatepass")
 
 
-def _callback_value(status: dict[str, Any], event: RequestEvent, contract_id: str) -> bytes | None:
-    """What the main contract's callback returned: the yielded receipt is a child of the requesting one."""
-    outcomes = {item["id"]: item["outcome"] for item in status["receipts_outcome"]}
-    for child in outcomes[event.receipt_id]["receipt_ids"]:
-        outcome = outcomes.get(child)
-        if outcome is None or outcome["executor_id"] != contract_id:
-            continue
-        result = outcome["status"]
-        if isinstance(result, dict) and "SuccessValue" in result:
-            return base64.b64decode(result["SuccessValue"])
-    return None
+def _arguments_of(status: dict[str, Any], receipt_id: str, method: str) -> list[dict[str, Any]]:
+    try:
+        receipt = next(item for item in status["receipts"] if item["receipt_id"] == receipt_id)
+        found = []
+        for action in receipt["receipt"]["Action"]["actions"]:
+            call = action.get("FunctionCall") if isinstance(action, dict) else None
+            if call and call["method_name"] == method:
+                found.append(json.loads(base64.b64decode(call["args"])))
+    except (StopIteration, TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+        _unknown_status(f"{error!r:.200}")
+    if not all(isinstance(item, dict) for item in found):
+        _unknown_status("the arguments of a call are not an object")
+    return found
+
+
+def _unknown_status(reason: str) -> NoReturn:
+    raise EventError(
+        f"the node's answer about a transaction has an unknown form ({reason})",
+        hint="see that the URL is that of a NEAR node",
+    )
 
 
 def chain_checks(record: dict[str, Any], facts: ChainFacts) -> list[Check]:
@@ -148,7 +308,9 @@ def chain_checks(record: dict[str, Any], facts: ChainFacts) -> list[Check]:
         "request": (record.get("request_id"), event.request.request_id),
         "receipt": (record.get("receipt_id"), event.receipt_id),
         "caller": (record.get("caller"), event.predecessor_id),
+        "signer": (record.get("signer_id"), event.signer_id),
         "project": (record.get("project_id"), event.request.project_id),
+        "block": (record.get("block_height"), event.block_height),
     }
     return [
         decide(f"chain_{name}", stated == found, "differs_from_chain", f"record {stated}, chain {found}")
@@ -156,88 +318,104 @@ def chain_checks(record: dict[str, Any], facts: ChainFacts) -> list[Check]:
     ]
 
 
+async def active_version(rpc: NearRpc, contract_id: str, project_id: str | None, block: int) -> str | None:
+    """The version of a project that was active at a block; None when the node does not keep that block's state."""
+    if project_id is None:
+        return None
+    try:
+        project = await OutlayerViews(rpc, contract_id, block).get_project(project_id)
+    except RpcError as error:
+        if error.name in NOT_KEPT:
+            return None
+        raise
+    return None if project is None else project.active_version
+
+
+# --- the chain: approval and collateral ---------------------------------------------------------------
+
+
 async def approval(
-    rpc: NearRpc, register_id: str, network_id: str, item: dict[str, Any], endpoint: str
-) -> tuple[dict[str, Any], Collateral]:
-    """What the register contract says, all at one block, of the measurements and key behind a record."""
-    block = await rpc.block()
-    block_hash = block["header"]["hash"]
-    views = RegisterViews(rpc, register_id, block_hash)
-    quote = parse(bytes.fromhex(item["batch"]["quote"]))
-    if not isinstance(quote.report, TdReport):
-        raise CliError("the batch holds no TDX quote")
-    measurements = quote.report.measurements.to_json()
-    raw = views.rpc.view
-    sets = await raw(register_id, "get_measurement_sets", {}, block_hash)
-    key_args = {"public_key": item["record"]["worker_public_key"]}
-    worker_key = await raw(register_id, "get_worker_key", key_args, block_hash)
-    collateral = await _collateral_for(views, item["record"], quote.pck_extension.fmspc.hex())
-    statement = {
+    rpc: NearRpc,
+    register_id: str,
+    network_id: str,
+    item: Attestation,
+    endpoint: str,
+    block: int | None = None,
+) -> dict[str, Any] | None:
+    """What the register contract says, all at one block, of the measurements and key behind a record.
+
+    ``block`` None is the newest final one. None when the node does not keep the state of the block asked for.
+    """
+    report = _td_quote(item)
+    try:
+        header = await rpc.header("final" if block is None else block)
+        views = RegisterViews(rpc, register_id, header.hash)
+        sets = await views.get_measurement_sets()
+        worker_key = await views.get_worker_key(item.task.worker_public_key)
+        stored = await views.get_collateral(report.pck_extension.fmspc.hex())
+    except RpcError as error:
+        if block is not None and error.name in NOT_KEPT:
+            return None
+        raise
+    found = _matching_set(sets, report.td_report.measurements.to_json())
+    return {
         "contract": register_id,
         "network_id": network_id,
-        "measurement_set": _matching_set(sets, measurements),
-        "worker_key": None if worker_key is None else {name: worker_key[name] for name in KEY_FIELDS},
-        "collateral_sha256": collateral.sha256(),
-        "block_height": int(block["header"]["height"]),
-        "block_hash": block_hash,
+        "measurement_set": None if found is None else {name: getattr(found, name) for name in SET_FIELDS},
+        "worker_key": None
+        if worker_key is None
+        else {name: getattr(worker_key, name) for name in KEY_FIELDS},
+        "collateral_sha256": None if stored is None else Collateral.from_json(stored).sha256(),
+        "block_height": header.height,
+        "block_hash": header.hash,
         "endpoint": endpoint,
         "recorded_at": int(time.time()),
     }
-    return statement, collateral
-
-
-async def _collateral_for(views: RegisterViews, record: dict[str, Any], fmspc: str) -> Collateral:
-    """The contract's collateral that covers the time of the run: today's, else the one of the run's own block."""
-    from outlayer_attestation.appraisal import collateral_window
-
-    stored = await views.get_collateral(fmspc)
-    if stored is None:
-        raise CliError(f"{views.contract_id} holds no collateral for platforms of FMSPC {fmspc}")
-    newest = Collateral.from_json(stored)
-    start, end = collateral_window(newest)
-    if start <= int(record["timestamp"]) < end or record.get("block_height") is None:
-        return newest
-    try:
-        older = await dataclasses.replace(views, block=int(record["block_height"])).get_collateral(fmspc)
-    except NearError:
-        # a node that does not keep that block: the newest is judged, and says itself what it does not cover
-        return newest
-    return newest if older is None else Collateral.from_json(older)
 
 
 # what a bundle of format 2 holds of the chain's answers, whatever newer contracts add to them
-SET_FIELDS = ("id", "name", "measurements", "not_before", "not_after", "added_at")
+SET_FIELDS = ("id", "name", "role", "measurements", "not_before", "not_after", "added_at")
 KEY_FIELDS = (
-    *("public_key", "measurement_set", "measurements", "tcb_status", "fmspc"),
+    *("public_key", "role", "measurement_set", "measurements", "tcb_status", "fmspc"),
     *("verified_at", "expires_at", "quote_report_sha256"),
 )
 
 
-def _matching_set(sets: list[dict[str, Any]], measurements: dict[str, str]) -> dict[str, Any] | None:
+def _matching_set(sets: list[MeasurementSet], measurements: dict[str, str]) -> MeasurementSet | None:
     """The worker's set with these five values; of several, one without an end, else the one that ends last."""
-    same = [
-        entry
-        for entry in sets
-        if entry["measurements"] == measurements and entry.get("role", "worker") == "worker"
-    ]
-    found = max(same, key=lambda entry: entry["not_after"] or 2**63, default=None)
-    return None if found is None else {name: found[name] for name in SET_FIELDS}
+    same = [entry for entry in sets if entry.measurements == measurements and entry.role == "worker"]
+    return max(same, key=lambda entry: 2**64 if entry.not_after is None else entry.not_after, default=None)
 
 
-def assemble(
-    item: dict[str, Any],
-    trust: TrustAnchors,
-    statement: dict[str, Any],
-    collateral: Collateral,
-    payload: Payload,
-    facts: ChainFacts | None,
-) -> dict[str, Any]:
-    return make_bundle(
-        attestation=item,
-        collateral=collateral,
-        trust=trust,
-        approval=statement,
-        input_bytes=payload.input,
-        output_bytes=payload.output,
-        chain=None if facts is None else facts.to_json(),
-    )
+async def collaterals(rpc: NearRpc, register_id: str, item: Attestation) -> list[tuple[str, Collateral]]:
+    """All collateral for the platform of a record that can be had, each with where it is from; the newest first.
+
+    The register contract's of the newest final block and, where the node keeps it, of the block of the record's
+    anchor. Raises ``CliError`` when there is none.
+    """
+    fmspc = _td_quote(item).pck_extension.fmspc.hex()
+    found: list[tuple[str, Collateral]] = []
+    for block in ("final", item.task.anchor_height):
+        try:
+            header = await rpc.header(block)
+            stored = await RegisterViews(rpc, register_id, header.hash).get_collateral(fmspc)
+        except RpcError as error:
+            if block != "final" and error.name in NOT_KEPT:
+                continue
+            raise
+        if stored is not None:
+            source = f"register contract {register_id} at block {header.height}"
+            found.append((source, Collateral.from_json(stored)))
+    if not found:
+        raise CliError(
+            f"{register_id} holds no collateral for platforms of FMSPC {fmspc}",
+            hint="its owner stores it there: update_collateral",
+        )
+    return found
+
+
+def _td_quote(item: Attestation) -> quotes.Quote:
+    quote = quotes.parse(item.quote)
+    if not isinstance(quote.report, quotes.TdReport):
+        raise CliError("the batch holds no TDX quote")
+    return quote

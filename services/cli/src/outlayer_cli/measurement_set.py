@@ -26,6 +26,7 @@ ROLE = "worker"
 SHAPE = "worker-small"
 # asked for by the document's format; programs on this machine use the machine's own
 _NAMESERVERS = ("9.9.9.9", "149.112.112.112")
+_TIME_SERVERS = ("time.cloudflare.com", "nts.netnod.se")
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class WorkerMeasurements:
 
 def configuration_document(settings: Mapping[str, str]) -> bytes:
     """The document that a VM with these settings would be given. Raises ``VmError``."""
-    return VmConfiguration.make(ROLE, settings, nameservers=_NAMESERVERS)
+    return VmConfiguration.make(ROLE, settings, nameservers=_NAMESERVERS, time_servers=_TIME_SERVERS)
 
 
 def worker_measurements(repository: Path, configuration: bytes) -> WorkerMeasurements:

@@ -11,6 +11,7 @@ and ``height + 1`` in one transaction, then ask for the next block.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -21,12 +22,14 @@ from typing import Any, Protocol, Self
 import httpx
 
 from outlayer_near.errors import EventError, ModelError, RpcError, RpcUnavailableError
-from outlayer_near.models import MAIN_EVENTS, ExecutionRequested, RequestData, read_event
+from outlayer_near.models import MAIN_EVENTS, ExecutionCompleted, ExecutionRequested, RequestData, read_event
 from outlayer_near.rpc import NearRpc
 
 EVENT_PREFIX = "EVENT_JSON:"
 STANDARD = "near-outlayer"
 REQUESTED = "execution_requested"
+COMPLETED = "execution_completed"
+CALLBACK = "on_execution_response"
 _NOT_YET_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 5.0
 _MISSING_AFTER_SECONDS = 10.0
@@ -34,7 +37,10 @@ _MISSING_AFTER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class ReceiptLogs:
-    """One executed receipt: who called, from which transaction, and what it logged."""
+    """One executed receipt: who called, from which transaction, what it logged, and whether it succeeded.
+
+    A receipt that failed changed nothing, but its logs remain: they are no events.
+    """
 
     tx_hash: str
     receipt_id: str
@@ -44,6 +50,7 @@ class ReceiptLogs:
     signer_public_key: str
     gas_burnt: int
     logs: tuple[str, ...]
+    succeeded: bool
 
 
 @dataclass(frozen=True)
@@ -161,7 +168,7 @@ class FeedSource:
             raise RpcUnavailableError(f"the block feed answered HTTP {answer.status_code}")
         try:
             return answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RpcUnavailableError("the block feed did not answer with JSON") from error
 
 
@@ -356,7 +363,12 @@ def _receipt_logs(receipt: Any, action: Any, outcome: Any, tx_hash: str) -> Rece
         signer_public_key=str(action["signer_public_key"]),
         gas_burnt=int(outcome["gas_burnt"]),
         logs=tuple(str(line) for line in outcome["logs"]),
+        succeeded=_succeeded(outcome["status"]),
     )
+
+
+def _succeeded(status: Any) -> bool:
+    return isinstance(status, dict) and bool({"SuccessValue", "SuccessReceiptId"} & status.keys())
 
 
 def parse_event(line: str) -> dict[str, Any] | None:
@@ -390,9 +402,9 @@ def _padded(parts: list[str], size: int) -> list[int]:
 def events_of_block(
     block: Block, contract_id: str, *, standard: str = STANDARD, min_version: str = "1.0.0"
 ) -> Iterator[ContractEvent]:
-    """Events that a contract logged in a block, in order of execution."""
+    """Events that a contract logged in a block, in order of execution; none of receipts that failed."""
     for receipt in block.receipts:
-        if receipt.receiver_id != contract_id:
+        if receipt.receiver_id != contract_id or not receipt.succeeded:
             continue
         for line in receipt.logs:
             value = parse_event(line)
@@ -442,6 +454,115 @@ def requests_of_block(block: Block, contract_id: str) -> Iterator[RequestEvent]:
     for event in events_of_block(block, contract_id):
         if event.event == REQUESTED:
             yield parse_request(event)
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """How a request ended: the receipt of the contract's callback, which succeeded.
+
+    ``success`` and ``record_sha256`` are what its ``execution_completed`` says. Both are None without that event:
+    the request timed out, or its event was too long to log. ``record_sha256``, the leaf of the task record in
+    lower-case hex, is also None when the operator gave none. ``value`` is what the callback returned.
+    """
+
+    receipt_id: str
+    block_hash: str
+    record_sha256: str | None
+    success: bool | None
+    value: bytes
+
+
+def requests_of_transaction(status: dict[str, Any], contract_id: str) -> Iterator[RequestEvent]:
+    """The requests of an ``EXPERIMENTAL_tx_status`` answer, of receipts that succeeded; block heights are 0.
+
+    Raises ``EventError`` for an answer of another form.
+    """
+    for block in _blocks_of_transaction(status):
+        yield from requests_of_block(block, contract_id)
+
+
+def settlement_of(status: dict[str, Any], contract_id: str, request: RequestEvent) -> Settlement | None:
+    """How a request of this ``EXPERIMENTAL_tx_status`` answer ended; None while it waits.
+
+    Only a receipt counts that succeeded, that the contract executed, that the requesting receipt made, and that
+    is the callback of this very request. Raises ``EventError`` for an answer of another form.
+    """
+    try:
+        outcomes = {item["id"]: item["outcome"] for item in status["receipts_outcome"]}
+        receipts = {item["receipt_id"]: item for item in status["receipts"]}
+        asked = outcomes.get(request.receipt_id)
+        made = [] if asked is None else asked["receipt_ids"]
+        found = {
+            child
+            for child in made
+            if child in outcomes
+            and _succeeded(outcomes[child]["status"])
+            and outcomes[child]["executor_id"] == contract_id
+            and _called_back(receipts.get(child), contract_id) == request.request.request_id
+        }
+        for block in _blocks_of_transaction(status):
+            (receipt,) = block.receipts
+            if receipt.receipt_id in found:
+                value = base64.b64decode(outcomes[receipt.receipt_id]["status"].get("SuccessValue") or "")
+                return _settlement(block, contract_id, value)
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+        raise _unknown_status(error) from error
+    return None
+
+
+def _blocks_of_transaction(status: dict[str, Any]) -> Iterator[Block]:
+    """Each executed receipt of a transaction in a block of its own: of these blocks only the hash is known."""
+    try:
+        hashes = {item["id"]: item["block_hash"] for item in status["receipts_outcome"]}
+        receipts = list(receipts_of_transaction(status))
+        blocks = [Block(0, _text(hashes[receipt.receipt_id]), 0, (receipt,)) for receipt in receipts]
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise _unknown_status(error) from error
+    yield from blocks
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("a block hash is text")
+    return value
+
+
+def _unknown_status(error: Exception) -> EventError:
+    return EventError(
+        f"the node's answer about a transaction has an unknown form ({error!r:.200})",
+        hint="see that the URL is that of a NEAR node",
+    )
+
+
+def _called_back(receipt: Any, contract_id: str) -> int | None:
+    """The request that a receipt is the callback of: one call, by the contract itself, with the request's id."""
+    if receipt is None or {receipt["predecessor_id"], receipt["receiver_id"]} != {contract_id}:
+        return None
+    actions = receipt["receipt"].get("Action", {}).get("actions", [])
+    call = actions[0].get("FunctionCall") if len(actions) == 1 and isinstance(actions[0], dict) else None
+    if call is None or call["method_name"] != CALLBACK:
+        return None
+    arguments = json.loads(base64.b64decode(call["args"]))
+    found = arguments["request_id"]
+    return found if type(found) is int else None
+
+
+def _settlement(block: Block, contract_id: str, value: bytes) -> Settlement:
+    completed: ExecutionCompleted | None = None
+    for event in events_of_block(block, contract_id):
+        if event.event == COMPLETED:
+            try:
+                (completed,) = read_event(MAIN_EVENTS, COMPLETED, event.data) or ()
+            except (ModelError, ValueError) as error:
+                raise EventError(f"an execution_completed event cannot be read: {error}") from error
+    (receipt,) = block.receipts
+    return Settlement(
+        receipt_id=receipt.receipt_id,
+        block_hash=block.hash,
+        record_sha256=None if completed is None else completed.record_sha256,
+        success=None if completed is None else completed.success,
+        value=value,
+    )
 
 
 async def find_execution_request(

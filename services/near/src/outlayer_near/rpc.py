@@ -7,12 +7,14 @@ import asyncio
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 
-from outlayer_near.errors import RpcError, RpcUnavailableError, ViewError
+from outlayer_near.errors import CodecError, RpcError, RpcUnavailableError, ViewError
+from outlayer_near.primitives import decode_hash
 
 OPTIMISTIC: dict[str, Any] = {"finality": "optimistic"}
 FINAL: dict[str, Any] = {"finality": "final"}
@@ -20,6 +22,8 @@ NO_CODE = "1" * 32
 _RETRIES = 3
 _FIRST_WAIT_SECONDS = 0.1
 _TIMEOUT_SECONDS = 30.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""Of one answer, unpacked: far above the largest transaction with all of its receipts."""
 _PASSING_TROUBLE = ("INTERNAL_ERROR", "NO_SYNCED_BLOCKS", "NOT_SYNCED_YET")
 _HINTS = {
     "UNKNOWN_ACCOUNT": "see that the account id is right and that this is its network",
@@ -35,6 +39,54 @@ def block_reference(block: int | str | None) -> dict[str, Any]:
     return dict(OPTIMISTIC) if block is None else {"block_id": block}
 
 
+@dataclass(frozen=True)
+class Header:
+    """A block as far as its place and time go. ``hash`` is base58 of 32 bytes, ``timestamp_ns`` unix nanoseconds."""
+
+    height: int
+    hash: str
+    timestamp_ns: int
+
+    @property
+    def time(self) -> int:
+        """Unix seconds, rounded down."""
+        return self.timestamp_ns // 10**9
+
+    @classmethod
+    def from_rpc(cls, answer: object) -> Self:
+        """The header in a ``block`` answer, each value of exactly the protocol's kind.
+
+        Raises ``RpcUnavailableError``: what answers so is not a NEAR node.
+        """
+        header = answer.get("header") if isinstance(answer, dict) else None
+        if not isinstance(header, dict):
+            raise _no_header("there is no header in it")
+        block_hash, timestamp = header.get("hash"), _u64(header, "timestamp")
+        if header.get("timestamp_nanosec", str(timestamp)) != str(timestamp):
+            raise _no_header("timestamp and timestamp_nanosec differ")
+        if not isinstance(block_hash, str):
+            raise _no_header("hash is not text")
+        try:
+            decode_hash(block_hash)
+        except CodecError as error:
+            raise _no_header("hash is not base58 of 32 bytes") from error
+        return cls(_u64(header, "height"), block_hash, timestamp)
+
+
+def _u64(header: dict[str, Any], name: str) -> int:
+    value = header.get(name)
+    if type(value) is not int or not 0 <= value < 2**64:
+        raise _no_header(f"{name} is not an unsigned 64-bit number")
+    return value
+
+
+def _no_header(reason: str) -> RpcUnavailableError:
+    return RpcUnavailableError(
+        f"the node's answer to block is not a block: {reason}",
+        hint="see that the URL is that of a NEAR node",
+    )
+
+
 class NearRpc:
     """A node, or several of one network (URLs joined by commas), of which the next is asked when one is silent.
 
@@ -46,6 +98,7 @@ class NearRpc:
         if not self._urls:
             raise RpcUnavailableError("no NEAR node is named", hint="give the URL of a JSON-RPC endpoint")
         self._client = httpx.AsyncClient(timeout=timeout, trust_env=False)
+        self._whole_seconds = 2 * timeout
 
     async def __aenter__(self) -> Self:
         return self
@@ -84,14 +137,18 @@ class NearRpc:
     async def _post(self, url: str, method: str, params: Any) -> Any:
         message = {"jsonrpc": "2.0", "id": "outlayer", "method": method, "params": params}
         try:
-            answer = await self._client.post(url, json=message)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with (
+                asyncio.timeout(self._whole_seconds),
+                self._client.stream("POST", url, json=message) as answer,
+            ):
+                content = await _content(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise RpcUnavailableError(
                 f"the NEAR node does not answer ({type(error).__name__})", hint="see that its URL is right"
             ) from error
         try:
-            return answer.json()
-        except ValueError as error:
+            return json.loads(content)
+        except (ValueError, RecursionError) as error:
             raise RpcUnavailableError(
                 f"the NEAR node answered HTTP {answer.status_code} without JSON",
                 hint="see that the URL is that of a JSON-RPC endpoint",
@@ -99,13 +156,14 @@ class NearRpc:
 
     # -- accounts and keys ---------------------------------------------------------------------------
 
-    async def query(self, request_type: str, block: int | str | None = None, **fields: Any) -> Any:
-        return await self.request("query", {"request_type": request_type, **block_reference(block), **fields})
+    async def query(self, request_type: str, block: int | str | None = None, **fields: Any) -> dict[str, Any]:
+        params = {"request_type": request_type, **block_reference(block), **fields}
+        return _object("query", await self.request("query", params))
 
     async def view_account(self, account_id: str, block: int | str | None = None) -> dict[str, Any] | None:
         """The account's fields, or None when there is no such account."""
         try:
-            account: dict[str, Any] = await self.query("view_account", block, account_id=account_id)
+            account = await self.query("view_account", block, account_id=account_id)
         except RpcError as error:
             if error.name == "UNKNOWN_ACCOUNT":
                 return None
@@ -118,18 +176,17 @@ class NearRpc:
     async def code_hash(self, account_id: str) -> str | None:
         """Base58 SHA-256 of the account's contract; None without one."""
         account = await self.view_account(account_id)
-        if account is None or account["code_hash"] == NO_CODE:
-            return None
-        return str(account["code_hash"])
+        found = NO_CODE if account is None else account.get("code_hash")
+        if not isinstance(found, str):
+            raise RpcUnavailableError("the node's answer to view_account holds no code_hash")
+        return None if found == NO_CODE else found
 
     async def view_access_key(
         self, account_id: str, public_key: str, block: int | str | None = None
     ) -> dict[str, Any] | None:
         """Nonce and permission of a key; None when the account does not have it."""
         try:
-            key: dict[str, Any] = await self.query(
-                "view_access_key", block, account_id=account_id, public_key=public_key
-            )
+            key = await self.query("view_access_key", block, account_id=account_id, public_key=public_key)
         except RpcError as error:
             if error.name in ("UNKNOWN_ACCESS_KEY", "UNKNOWN_ACCOUNT"):
                 return None
@@ -142,7 +199,7 @@ class NearRpc:
 
     async def has_full_access_key(self, account_id: str, public_key: str) -> bool:
         key = await self.view_access_key(account_id, public_key)
-        return key is not None and key["permission"] == "FullAccess"
+        return key is not None and key.get("permission") == "FullAccess"
 
     # -- contracts -----------------------------------------------------------------------------------
 
@@ -178,25 +235,37 @@ class NearRpc:
         answer = await self.view_bytes(contract, method, data, block)
         try:
             return json.loads(answer) if answer else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ViewError(f"{contract}.{method} did not return JSON") from error
 
     # -- blocks and transactions -----------------------------------------------------------------------
 
     async def block(self, block: int | str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = await self.request("block", FINAL if block is None else {"block_id": block})
-        return found
+        params = FINAL if block is None else {"block_id": block}
+        return _object("block", await self.request("block", params))
+
+    async def header(self, block: str | int = "final") -> Header:
+        """The header of the newest final block, or of the block with this height or base58 hash.
+
+        Raises ``RpcError`` when the node does not know the block, ``RpcUnavailableError`` when it is silent or
+        answers with another block than the one asked for.
+        """
+        if block == "final":
+            return Header.from_rpc(await self.block())
+        header = Header.from_rpc(await self.block(block))
+        if block not in (header.height, header.hash):
+            raise _no_header(f"block {block} was asked for, {header.height} ({header.hash}) came")
+        return header
 
     async def chunk(self, chunk_hash: str) -> dict[str, Any]:
-        found: dict[str, Any] = await self.request("chunk", {"chunk_id": chunk_hash})
-        return found
+        return _object("chunk", await self.request("chunk", {"chunk_id": chunk_hash}))
 
     async def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = await self.request("status", [])
-        return found
+        return _object("status", await self.request("status", []))
 
     async def head_height(self) -> int:
-        return int((await self.block())["header"]["height"])
+        header = (await self.block()).get("header")
+        return _u64(_object("block", header), "height")
 
     async def send_transaction_async(self, signed: bytes) -> str:
         """Hand a signed transaction to the node; gives its hash. Never retried here."""
@@ -208,8 +277,7 @@ class NearRpc:
         answers ``INVALID_TRANSACTION`` here when it cannot enter a block. Sending the same bytes again is safe.
         """
         params = {"signed_tx_base64": base64.b64encode(signed).decode(), "wait_until": wait_until}
-        found: dict[str, Any] = await self.request("send_tx", params, retry=False)
-        return found
+        return _object("send_tx", await self.request("send_tx", params, retry=False))
 
     async def transaction(
         self, tx_hash: str, sender_id: str, *, wait_until: str = "NONE", receipts: bool = False
@@ -217,8 +285,28 @@ class NearRpc:
         """Status of a transaction and its receipts' outcomes; with ``receipts`` the receipts themselves too."""
         method = "EXPERIMENTAL_tx_status" if receipts else "tx"
         params = {"tx_hash": tx_hash, "sender_account_id": sender_id, "wait_until": wait_until}
-        found: dict[str, Any] = await self.request(method, params)
-        return found
+        return _object(method, await self.request(method, params))
+
+
+async def _content(answer: httpx.Response) -> bytes:
+    """The body, unpacked as it comes, and no more of it than there can be reason for."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in answer.aiter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise RpcUnavailableError(f"the NEAR node's answer is longer than {MAX_ANSWER_BYTES} bytes")
+    return b"".join(parts)
+
+
+def _object(method: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise RpcUnavailableError(
+            f"the node's answer to {method} is not an object",
+            hint="see that the URL is that of a NEAR node",
+        )
+    return value
 
 
 def _result_of(method: str, answer: Any) -> Any:

@@ -338,7 +338,7 @@ def _collateral(text: str | None) -> dict[str, Any] | None:
         return None
     try:
         collateral = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         collateral = None
     if not isinstance(collateral, dict):
         raise ModelError("the stored collateral is not a JSON object", hint=WHAT_TO_DO)

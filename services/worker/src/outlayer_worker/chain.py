@@ -18,7 +18,7 @@ from outlayer_near.errors import (
 from outlayer_near.events import BlockSource, RequestEvent, find_execution_request
 from outlayer_near.models import ExecutionSource
 from outlayer_near.primitives import KeyPair, b58encode
-from outlayer_near.rpc import NearRpc
+from outlayer_near.rpc import Header, NearRpc
 from outlayer_near.sender import Sender, TxOutcome
 from outlayer_near.views import OutlayerViews
 from outlayer_worker.errors import JobError, OutputRefusedError, RequestRefusedError, SubmissionError
@@ -45,14 +45,6 @@ class ChainRequest:
 
     event: RequestEvent
     input: bytes
-
-
-@dataclass(frozen=True)
-class Head:
-    """The newest final block: height, and time in unix seconds."""
-
-    height: int
-    time: float
 
 
 @dataclass(frozen=True)
@@ -86,9 +78,9 @@ class Chain:
         await self._source.close()
         await self._rpc.close()
 
-    async def head(self) -> Head:
-        header = (await self._rpc.block())["header"]
-        return Head(int(header["height"]), int(header["timestamp"]) / 1e9)
+    async def head(self) -> Header:
+        """The newest final block."""
+        return await self._rpc.header()
 
     async def project(self, project_id: str, version_key: str | None) -> ResolvedProject:
         """A project's uuid and code, at most ``PROJECT_SECONDS`` old. Raises ``JobError`` (project_not_found)."""

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from outlayer_attestation.vm.addresses import is_public
 from outlayer_worker.errors import ConfigError
 
 
@@ -103,7 +105,20 @@ def _checked_url(name: str, text: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{name} is not an http or https address", hint="for example http://127.0.0.1:8080")
+    if parts.scheme == "http" and not _is_local(parts.hostname):
+        raise ConfigError(
+            f"{name} is plain http to another network: whoever is on the way could read and change what is said",
+            hint="use https; http is for localhost and for private addresses, written as addresses",
+        )
     return value
+
+
+def _is_local(host: str) -> bool:
+    """Whether this is the machine itself or a private address. A name could be led anywhere."""
+    try:
+        return host == "localhost" or not is_public(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _number(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -59,6 +59,10 @@ class RegistrationError(WorkerError):
     """The register contract did not approve the worker's key."""
 
 
+class AnchorError(WorkerError):
+    """The chain shows no block that a record could be anchored to; worth another try."""
+
+
 class SubmissionError(WorkerError):
     """A result could not be delivered on chain; worth another try."""
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from outlayer_attestation.record import TaskRecordV2, clip_error, sha256_hex
 from outlayer_near.models import ExecutionSource, WasmUrlSource
-from outlayer_worker.chain import ChainRequest, Head, ResolvedProject
+from outlayer_near.rpc import Header
+from outlayer_worker.chain import ChainRequest, ResolvedProject
 from outlayer_worker.errors import JobError
 from outlayer_worker.executor.model import MIB, Limits, RunResult
 from outlayer_worker.executor.pool import RunRequest
@@ -39,6 +40,14 @@ class Place:
     network_id: str
     contract_id: str
     worker_key: str
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a record is made: unix seconds by this machine's clock, and a recent final block of the chain."""
+
+    timestamp: int
+    anchor: Header
 
 
 @dataclass(frozen=True)
@@ -159,7 +168,7 @@ def prepare_near(
     return Prepared(code, request, subject, ResponseFormat(asked.response_format))
 
 
-def near_seconds(found: ChainRequest, head: Head, host: HostLimits, block_seconds: float) -> float:
+def near_seconds(found: ChainRequest, head: Header, host: HostLimits, block_seconds: float) -> float:
     """How long a NEAR run may take so that its result arrives before the yield expires, 200 blocks after it.
 
     Counted in blocks, which come every ``block_seconds``, or faster when the chain has been seen to be faster.
@@ -170,7 +179,7 @@ def near_seconds(found: ChainRequest, head: Head, host: HostLimits, block_second
     left = event.block_height + YIELD_BLOCKS - head.height - MARGIN_BLOCKS
     pace = block_seconds
     if passed >= 10:
-        pace = min(pace, max(0.0, head.time - event.block_timestamp / 1e9) / passed)
+        pace = min(pace, max(0.0, head.timestamp_ns - event.block_timestamp) / 1e9 / passed)
     seconds = min(left * pace - MARGIN_SECONDS, host.max_seconds)
     if seconds < SHORTEST_RUN_SECONDS:
         raise JobError("too_late", "the request expires on chain before it could be run")
@@ -226,35 +235,38 @@ def _subject(
         max_instructions=limits.max_instructions,
         max_memory_mb=limits.max_memory_mb,
         max_execution_seconds=limits.max_execution_seconds,
+        anchor_hash="",
+        anchor_height=0,
+        anchor_time=0,
         timestamp=0,
         worker_public_key=place.worker_key,
     )
 
 
-def finish(prepared: Prepared, result: RunResult, timestamp: int) -> Finished:
+def finish(prepared: Prepared, result: RunResult, made: Moment) -> Finished:
     """The outcome of a run: what is delivered, and the record that says so."""
     if result.category is not None:
-        return fail(prepared, result, timestamp, result.category, result.message)
+        return fail(prepared, result, made, result.category, result.message)
     output, argument = result.output, None
     if prepared.response_format is not None:
         try:
             converted = near_output(result.output, prepared.response_format)
         except JobError as error:
-            return fail(prepared, result, timestamp, error.category, error.message)
+            return fail(prepared, result, made, error.category, error.message)
         output, argument = converted.delivered, converted.argument
-    record = _with_result(prepared, result, timestamp, output, error=None)
+    record = _with_result(prepared, result, made, output, error=None)
     return Finished(record, output, argument, None)
 
 
-def fail(prepared: Prepared, result: RunResult, timestamp: int, category: str, message: str) -> Finished:
+def fail(prepared: Prepared, result: RunResult, made: Moment, category: str, message: str) -> Finished:
     """The outcome of a run whose result is not delivered."""
     output = HTTPS_FAILURE if prepared.response_format is None else NEAR_FAILURE
-    record = _with_result(prepared, result, timestamp, output, error=clip_error(message))
+    record = _with_result(prepared, result, made, output, error=clip_error(message))
     return Finished(record, output, None, str(category))
 
 
 def _with_result(
-    prepared: Prepared, result: RunResult, timestamp: int, output: bytes, *, error: str | None
+    prepared: Prepared, result: RunResult, made: Moment, output: bytes, *, error: str | None
 ) -> TaskRecordV2:
     return replace(
         prepared.subject,
@@ -263,5 +275,8 @@ def _with_result(
         error=error,
         instructions=result.instructions,
         time_ms=result.time_ms,
-        timestamp=timestamp,
+        anchor_hash=made.anchor.hash,
+        anchor_height=made.anchor.height,
+        anchor_time=made.anchor.time,
+        timestamp=made.timestamp,
     )

@@ -13,10 +13,12 @@ import structlog
 from outlayer_near.errors import NearError
 from outlayer_near.models import WasmUrlSource
 from outlayer_worker import preparation
+from outlayer_worker.anchor import AnchorReader
 from outlayer_worker.batching import Batcher
 from outlayer_worker.chain import Chain, ChainRequest, RequestGoneError
 from outlayer_worker.delivery import Delivery
 from outlayer_worker.errors import (
+    AnchorError,
     JobError,
     OutputRefusedError,
     RequestRefusedError,
@@ -27,7 +29,7 @@ from outlayer_worker.executor.model import RunResult, bounded_text
 from outlayer_worker.executor.pool import ExecutorPool
 from outlayer_worker.jobs import Attested, Completion, HttpsCall, Job, NearRequest
 from outlayer_worker.metrics import Metrics
-from outlayer_worker.preparation import Finished, HostLimits, Place, Prepared
+from outlayer_worker.preparation import Finished, HostLimits, Moment, Place, Prepared
 from outlayer_worker.resolution import Resolution
 from outlayer_worker.wasm_source import WasmSource
 
@@ -68,6 +70,7 @@ class Processor:
         self,
         *,
         chain: Chain,
+        anchors: AnchorReader,
         store: CodeStore,
         pool: ExecutorPool,
         wasm: WasmSource,
@@ -79,6 +82,7 @@ class Processor:
         block_seconds: float,
     ) -> None:
         self._chain = chain
+        self._anchors = anchors
         self._store = store
         self._pool = pool
         self._wasm = wasm
@@ -105,7 +109,7 @@ class Processor:
             except JobError as error:
                 await self._give_back(held, error)
                 return
-            except NearError as error:
+            except (NearError, AnchorError) as error:
                 if held.delivering or time.monotonic() > deadline:
                     log.warning("job_left_to_its_lease", error=str(error))
                     self._count(job, "left")
@@ -147,8 +151,9 @@ class Processor:
             used = finished.record
             result = RunResult(b"", b"", used.instructions, used.time_ms)
             message = f"the chain did not take the output: {bounded_text(str(error), 300)}"
+            made = await self._moment()
             await self._settle(
-                held, found, preparation.fail(prepared, result, _now(), "output_refused", message)
+                held, found, preparation.fail(prepared, result, made, "output_refused", message)
             )
 
     async def _settle(self, held: Held, found: ChainRequest, finished: Finished) -> None:
@@ -164,6 +169,7 @@ class Processor:
             record.error,
             record.instructions,
             record.time_ms,
+            record_sha256=record.leaf_hash().hex(),
         )
 
         def on_sent(tx_hash: str) -> None:
@@ -245,6 +251,7 @@ class Processor:
 
     async def _run(self, prepared: Prepared) -> Finished:
         """Run a guest. Raises ``JobError`` only when its code could not be had at all."""
+        self._anchors.prefetch()
         try:
             code = await self._code(prepared.code)
             result = await self._pool.run(code, prepared.request)
@@ -252,12 +259,30 @@ class Processor:
             if error.category == "wasm_unavailable":
                 raise
             nothing = RunResult(b"", b"", 0, 0)
-            return preparation.fail(prepared, nothing, _now(), error.category, error.message)
+            return preparation.fail(prepared, nothing, await self._moment(), error.category, error.message)
         self._metrics.run_seconds.observe(result.time_ms / 1000)
         self._metrics.instructions.inc(result.instructions)
         if result.category is not None:
             log.info("guest_failed", category=result.category, error=result.message)
-        return preparation.finish(prepared, result, _now())
+        return preparation.finish(prepared, result, await self._moment())
+
+    async def _moment(self) -> Moment:
+        """The moment of a record that is made now: asked for again, so that the guest need not run again.
+
+        Raises ``AnchorError`` or ``NearError`` when the chain gives no anchor for ``CHAIN_PATIENCE_SECONDS``.
+        """
+        deadline = time.monotonic() + CHAIN_PATIENCE_SECONDS
+        wait = FIRST_WAIT_SECONDS
+        while True:
+            try:
+                anchor = await self._anchors.current()
+                return Moment(int(time.time()), anchor)
+            except (NearError, AnchorError) as error:
+                if time.monotonic() > deadline:
+                    raise
+                log.warning("no_anchor", error=str(error), retry_seconds=wait)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
     async def _code(self, source: WasmUrlSource) -> CompiledCode:
         code = await self._store.stored(source.hash)
@@ -276,10 +301,6 @@ class Processor:
 
     def _count(self, job: Job, end: str) -> None:
         self._metrics.jobs.labels(kind=job.kind, end=end).inc()
-
-
-def _now() -> int:
-    return int(time.time())
 
 
 def _completion(job: Job, finished: Finished, attested: Attested) -> Completion:

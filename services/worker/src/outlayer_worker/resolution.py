@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from outlayer_near.calls.build import Output
 from outlayer_near.calls.main import resolve_execution, submit_execution_output_and_resolve
@@ -16,7 +16,10 @@ INLINE_LIMIT = 900
 
 @dataclass(frozen=True)
 class Resolution:
-    """A result for one request. ``output`` is the JSON of ``ExecutionOutput``, None for a failure."""
+    """A result for one request. ``output`` is the JSON of ``ExecutionOutput``, None for a failure.
+
+    ``record_sha256`` is the leaf of the run's record in hex, None when nothing was run.
+    """
 
     request_id: int
     success: bool
@@ -25,27 +28,54 @@ class Resolution:
     instructions: int
     time_ms: int
     refund_usd: int | None = None
+    record_sha256: str | None = None
 
 
 def resolve_call(resolution: Resolution) -> FunctionCall:
     """The call: inline when the response fits into the resumed yield, else through state."""
-    output = None if resolution.output is None else Output(resolution.output)
-    used = ResourceMetrics(instructions=resolution.instructions, time_ms=resolution.time_ms)
-    inline = resolve_execution(
-        resolution.request_id,
-        success=resolution.success,
-        output=output,
-        resources=used,
-        error=resolution.error,
-        refund_usd=resolution.refund_usd,
-    )
-    if output is None or len(inline.args) < INLINE_LIMIT:
+    inline = _inline_call(resolution)
+    if len(inline.args) < INLINE_LIMIT:
         return inline
+    if resolution.output is None:
+        return _inline_call(_with_fitting_error(resolution))
     return submit_execution_output_and_resolve(
         resolution.request_id,
         success=resolution.success,
-        output=output,
-        resources=used,
+        output=Output(resolution.output),
+        resources=_used(resolution),
         error=resolution.error,
         refund_usd=resolution.refund_usd,
+        record_sha256=resolution.record_sha256,
     )
+
+
+def _inline_call(resolution: Resolution) -> FunctionCall:
+    return resolve_execution(
+        resolution.request_id,
+        success=resolution.success,
+        output=None if resolution.output is None else Output(resolution.output),
+        resources=_used(resolution),
+        error=resolution.error,
+        refund_usd=resolution.refund_usd,
+        record_sha256=resolution.record_sha256,
+    )
+
+
+def _used(resolution: Resolution) -> ResourceMetrics:
+    return ResourceMetrics(instructions=resolution.instructions, time_ms=resolution.time_ms)
+
+
+def _with_fitting_error(resolution: Resolution) -> Resolution:
+    """Cut the message of a failure, which has no other way than inline, to what fits: JSON may escape much of it.
+
+    The record holds the whole message.
+    """
+    message = resolution.error or ""
+    low, high = 0, len(message)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(_inline_call(replace(resolution, error=message[:middle])).args) < INLINE_LIMIT:
+            low = middle
+        else:
+            high = middle - 1
+    return replace(resolution, error=message[:low])

@@ -17,6 +17,7 @@ from outlayer_near.events import open_source
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender
 from outlayer_worker import health, identity
+from outlayer_worker.anchor import AnchorReader
 from outlayer_worker.batching import Batcher
 from outlayer_worker.chain import Chain
 from outlayer_worker.config import Config
@@ -118,12 +119,15 @@ class Worker:
             key=worker.key,
         )
         stack.push_async_callback(chain.close)
+        anchors = AnchorReader(chain.head)
+        stack.push_async_callback(anchors.close)
         wasm = WasmSource(config.coordinator_url)
         stack.push_async_callback(wasm.close)
         batcher = Batcher(self._quote, config.max_batch)
         delivery = Delivery(coordinator, Outbox(config.state_dir / "outbox"))
         processor = Processor(
             chain=chain,
+            anchors=anchors,
             store=store,
             pool=pool,
             wasm=wasm,

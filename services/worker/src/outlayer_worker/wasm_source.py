@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from outlayer_attestation.vm.addresses import is_public as is_public_address
 from outlayer_worker.errors import JobError
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -20,7 +21,6 @@ MAX_REDIRECTS = 5
 TOTAL_SECONDS = 60.0
 ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 0.5
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 
@@ -30,20 +30,12 @@ class _RefusedError(Exception):
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address is a public unicast one: no private, loopback, link-local, metadata or mapped form."""
+    """Whether an IP address is a public unicast one, by the list that the packet filter of a VM is made of."""
     try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    if isinstance(parsed, ipaddress.IPv6Address):
-        inner = parsed.ipv4_mapped or parsed.sixtofour
-        if parsed in _NAT64:
-            inner = ipaddress.IPv4Address(int(parsed) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-        if parsed.teredo is not None or parsed.is_site_local:
-            return False
-    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+    return is_public_address(parsed)
 
 
 def origin(url: SplitResult) -> tuple[str, str, int]:

@@ -8,7 +8,6 @@ only when they replay to a register of a quote.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +15,7 @@ from typing import Any, Final
 
 from outlayer_attestation.errors import EventLogError
 from outlayer_attestation.measure import event_types
+from outlayer_attestation.measure.model import UndecidedLogError, load_json
 from outlayer_attestation.measure.reader import Reader
 from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measurements import REGISTER_SIZE
@@ -26,6 +26,9 @@ SHA384: Final = 0xC
 DIGEST_SIZES: Final = {0x4: 20, 0xB: 32, SHA384: 48, 0xD: 64, 0x12: 32}
 MAX_INDEX: Final = 31
 
+_TABLE_SIZE: Final = 56
+_IMA_TEMPLATES: Final = (b"ima-ng", b"ima-sig", b"ima-buf", b"boot_aggregate")
+_DSTACK_KEYS: Final = {"imr", "event_type", "digest", "event", "event_payload"}
 _SPEC_ID: Final = b"Spec ID Event03\0"
 _END: Final = 0xFFFFFFFF
 _HINT: Final = (
@@ -78,63 +81,124 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """A parsed log: its events in order, and for a binary one its records as they stand."""
+    """A parsed log: its events in order, and for a binary one its records as they stand.
+
+    Attributes:
+        vendor: vendor info of a binary log's first record (td-shim writes its name there).
+        cut_off: where a log ends inside a record; "" for a whole one. Events after that place are not known.
+    """
 
     kind: LogKind
     events: tuple[Recorded, ...]
     records: tuple[Record, ...] = ()
+    vendor: bytes = b""
+    cut_off: str = ""
 
 
-def parse(data: bytes, kind: LogKind | None = None) -> EventLog:
+def parse(data: bytes, kind: LogKind | None = None, *, partial: bool = False) -> EventLog:
     """Read a log of any known format.
 
     Args:
         data: the bytes; text of dstack's JSON is UTF-8.
         kind: for a binary log, who wrote it. By default a log with SHA-384 alone and no index above 4 is
             a TD's, any other a TPM's.
+        partial: read a binary log that ends inside a record up to there, and say so in ``cut_off``.
 
     Raises:
         EventLogError: the bytes are not such a log.
+        UndecidedLogError: they are one from which no register of a TD can be computed.
     """
     if len(data) > MAX_LOG_SIZE:
         raise EventLogError(f"the event log has {len(data)} bytes, more than {MAX_LOG_SIZE}", hint=_HINT)
     if data[:64].lstrip()[:1] in (b"[", b"{"):
         return parse_dstack(data)
-    algorithms, records = _records(data)
+    _refuse_other_recordings(data)
+    reader = Reader(data, "event log", EventLogError, hint=_HINT)
+    algorithms, vendor = _spec_id(reader)
+    records, cut_off = _records(reader, algorithms, partial=partial)
     if kind is None:
         alone = algorithms == {SHA384: 48} and all(record.index <= 4 for record in records)
         kind = LogKind.CC if alone else LogKind.TPM
     if kind is LogKind.DSTACK:
         raise EventLogError("the event log is binary, not dstack's JSON", hint=_HINT)
     if SHA384 not in algorithms:
-        raise EventLogError(
-            "the event log has no SHA-384 digests", hint="make the TPM with a SHA-384 bank (swtpm_setup)"
+        raise UndecidedLogError(
+            "the event log has no SHA-384 digests, and the registers of a TD are SHA-384",
+            hint="give the log of the TD itself (CCEL), or make the TPM with a SHA-384 bank (swtpm_setup)",
         )
     events = _cc_events(records) if kind is LogKind.CC else _tpm_events(records)
-    return EventLog(kind, events, records)
+    return EventLog(kind, events, records, vendor, cut_off)
 
 
-def _records(data: bytes) -> tuple[dict[int, int], tuple[Record, ...]]:
+def _refuse_other_recordings(data: bytes) -> None:
+    """Raise ``UndecidedLogError`` for what is no log of a boot in this form, with the reason."""
+    if data[:4] == b"CCEL" and int.from_bytes(data[4:8], "little") == _TABLE_SIZE:
+        raise UndecidedLogError(
+            "this is the ACPI table that says where the log lies, not the log",
+            hint="give the log: /sys/firmware/acpi/tables/data/CCEL inside the VM",
+        )
+    if any(template in data[:256] for template in _IMA_TEMPLATES):
+        raise UndecidedLogError(
+            "this is IMA's list of files measured after boot: it extends PCR 10, or RTMR2 where a kernel"
+            " maps it, and holds nothing that the firmware measured",
+            hint=_HINT,
+        )
+    if _is_sha1_log(data):
+        raise UndecidedLogError(
+            "the event log has SHA-1 digests only (the format of TPM 1.2), and the registers of a TD are SHA-384",
+            hint="give the log of the TD itself (CCEL), or one of a TPM 2.0 with a SHA-384 bank",
+        )
+
+
+def _is_sha1_log(data: bytes) -> bool:
+    """Whether these are two or more records of the old form: PCR, type, SHA-1 digest, size, data."""
+    if data[32 : 32 + len(_SPEC_ID)] == _SPEC_ID:
+        return False
     reader = Reader(data, "event log", EventLogError, hint=_HINT)
-    algorithms = _spec_id(reader)
-    found: list[Record] = []
-    while reader.remaining >= 8:
-        start = reader.offset
+    for _ in range(2):
+        if reader.remaining < 32:
+            return False
         index, event_type = reader.u32("index"), reader.u32("event type")
-        if index == _END or (index == 0 and event_type == 0):
+        reader.take(20, "SHA-1 digest")
+        size = reader.u32("event size")
+        if index > MAX_INDEX or event_type not in event_types.NAMES or size > reader.remaining:
+            return False
+        reader.take(size, "event data")
+    return True
+
+
+def _records(
+    reader: Reader, algorithms: Mapping[int, int], *, partial: bool
+) -> tuple[tuple[Record, ...], str]:
+    """The records up to the padding, and in which one the log is cut off ("" for none)."""
+    found: list[Record] = []
+    while reader.remaining:
+        rest = reader.take(min(8, reader.remaining), "index and event type")
+        if len(rest) < 8 and (rest in (bytes(len(rest)), b"\xff" * len(rest))):
             break
-        if index > MAX_INDEX:
-            raise reader.fail(f"record at {start:#x} has index {index}")
+        index, event_type = int.from_bytes(rest[:4], "little"), int.from_bytes(rest[4:], "little")
+        if len(rest) == 8 and (index == _END or (index == 0 and event_type == 0)):
+            break
         if len(found) >= MAX_RECORDS:
             raise reader.fail(f"more than {MAX_RECORDS} records")
-        digests = _digests(reader, algorithms)
-        event_data = reader.take(reader.u32("event size"), "event data")
+        start = reader.offset - len(rest)
+        try:
+            if len(rest) < 8:
+                reader.take(8 - len(rest), f"the rest of record {len(found)}")
+            if index > MAX_INDEX:
+                raise reader.fail(f"record at {start:#x} has index {index}")
+            digests = _digests(reader, algorithms)
+            event_data = reader.take(reader.u32("event size"), "event data")
+        except EventLogError:
+            if not (partial and reader.ran_out):
+                raise
+            return tuple(found), f"in record {len(found)}, at byte {start}"
         found.append(Record(len(found), index, event_type, digests, event_data))
-    return algorithms, tuple(found)
+    return tuple(found), ""
 
 
-def _spec_id(reader: Reader) -> dict[int, int]:
-    """The first record, in the old SHA-1 form: it lists the digest algorithms and their sizes."""
+def _spec_id(reader: Reader) -> tuple[dict[int, int], bytes]:
+    """The first record, in the old SHA-1 form: it lists the digest algorithms and their sizes; vendor info."""
     reader.u32("index")
     if reader.u32("event type") != event_types.NO_ACTION:
         raise reader.fail("does not start with EV_NO_ACTION")
@@ -153,11 +217,11 @@ def _spec_id(reader: Reader) -> dict[int, int]:
         if DIGEST_SIZES.get(algorithm) != digest_size or algorithm in algorithms:
             raise reader.fail(f"algorithm {algorithm:#x} with digests of {digest_size} bytes is not known")
         algorithms[algorithm] = digest_size
-    reader.take(reader.u8("size of vendor info"), "vendor info")
+    vendor = reader.take(reader.u8("size of vendor info"), "vendor info")
     if reader.offset > end:
         raise reader.fail("the Spec ID Event is longer than its record")
     reader.offset = end
-    return algorithms
+    return algorithms, vendor
 
 
 def _digests(reader: Reader, algorithms: Mapping[int, int]) -> dict[int, bytes]:
@@ -227,12 +291,11 @@ def parse_dstack(data: bytes | str) -> EventLog:
     Raises:
         EventLogError: it is not such a list.
     """
-    if len(data) > MAX_LOG_SIZE:
-        raise EventLogError(f"the event log has {len(data)} bytes", hint=_HINT)
-    try:
-        listed = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise EventLogError("the event log is neither binary nor JSON", hint=_HINT) from error
+    return dstack_log(load_json(data, "the event log", EventLogError, _HINT, MAX_LOG_SIZE))
+
+
+def dstack_log(listed: object) -> EventLog:
+    """The same from a JSON value."""
     if not isinstance(listed, list) or len(listed) > MAX_RECORDS:
         raise EventLogError("dstack's event log is a JSON list", hint=_HINT)
     return EventLog(LogKind.DSTACK, tuple(_dstack_event(item, n) for n, item in enumerate(listed)))
@@ -244,6 +307,9 @@ def _dstack_event(item: Any, number: int) -> Recorded:
 
     if not isinstance(item, dict):
         raise bad("is not an object")
+    unknown = sorted(set(item) - _DSTACK_KEYS)
+    if unknown:
+        raise bad(f"has the unknown key {unknown[0][:60]!r}")
     rtmr, event_type = item.get("imr"), item.get("event_type")
     name, payload = item.get("event", ""), item.get("event_payload", "")
     if type(rtmr) is not int or not 0 <= rtmr <= 3:

@@ -8,6 +8,7 @@ has the files computes them again and compares.
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -75,6 +76,9 @@ class FirmwareDigests(Model):
     def _one_hob(self) -> FirmwareDigests:
         if sum(section.type == SectionType.TD_HOB for section in self.sections) != 1:
             raise ValueError("the sections have one TD_HOB")
+        ordered = sorted((section.address, section.size) for section in self.sections)
+        if any(start + size > following for (start, size), (following, _) in pairwise(ordered)):
+            raise ValueError("the sections overlap")
         return self
 
     def memory_sections(self) -> list[Section]:

@@ -7,11 +7,11 @@ import base64
 import binascii
 import json
 import zlib
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from outlayer_attestation.errors import AttestationError
+from outlayer_attestation.errors import AttestationError, EventLogError, MetadataError
 
 MAX_DOCUMENT_SIZE: Final = 16 * 1024 * 1024
 
@@ -20,7 +20,20 @@ Sha256Hex = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Version = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,3}(\.[0-9]{1,3}){1,2}$")]
 
+_Model = TypeVar("_Model", bound="Model")
 _Loaded = TypeVar("_Loaded", bound="Document")
+
+
+class UndecidedError(AttestationError):
+    """What was given can be read, and what was asked cannot be found out from it."""
+
+
+class UndecidedVmError(MetadataError, UndecidedError):
+    """A VM whose measurements do not follow from what is published about it."""
+
+
+class UndecidedLogError(EventLogError, UndecidedError):
+    """A recording of a boot from which the registers of a TD cannot be computed."""
 
 
 class Model(BaseModel):
@@ -41,14 +54,42 @@ def load_document(
     kind: type[_Loaded], data: bytes | str, what: str, error: type[AttestationError], hint: str
 ) -> _Loaded:
     """Read a document of this kind; anything that is not one is ``error`` with ``hint``."""
-    if len(data) > MAX_DOCUMENT_SIZE:
-        raise error(f"{what} has {len(data)} bytes", hint=hint)
+    return validated(kind, load_json(data, what, error, hint), what, error, hint)
+
+
+def load_json(
+    data: bytes | str,
+    what: str,
+    error: type[AttestationError],
+    hint: str,
+    limit: int = MAX_DOCUMENT_SIZE,
+) -> Any:
+    """A JSON text of up to ``limit`` bytes that says one thing only; anything else is ``error`` with ``hint``.
+
+    That is UTF-8 without a byte order mark, no key twice in an object, no lone surrogates, no NaN or Infinity.
+    """
+    if len(data) > limit:
+        raise error(f"{what} has {len(data)} bytes, more than {limit}", hint=hint)
     try:
-        value = json.loads(data, object_pairs_hook=_without_repeats)
+        text = data if isinstance(data, str) else data.decode()
+        value = json.loads(text, object_pairs_hook=_without_repeats)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError) as invalid:
+        raise error(f"{what} is not JSON: {str(invalid)[:120]}", hint=hint) from invalid
+    return value
+
+
+def validated(
+    kind: type[_Model], value: object, what: str, error: type[AttestationError], hint: str
+) -> _Model:
+    """A parsed JSON value as this model; ``error`` names the field that is unknown, missing or of another kind."""
+    try:
         return kind.model_validate_json(json.dumps(value))
     except ValidationError as invalid:
         first = invalid.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the document"
+        place = ".".join(str(part) for part in first["loc"])[:120] or "the document"
+        if first["type"] == "extra_forbidden":
+            raise error(f"{what} has the unknown key {place!r}", hint=hint) from invalid
         raise error(f"{what}: {place}: {first['msg']}", hint=hint) from invalid
     except AttestationError:
         raise
@@ -58,9 +99,11 @@ def load_document(
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     """A JSON object; one that has a key twice says two things."""
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("an object has a key twice")
+    value: dict[str, object] = {}
+    for key, item in pairs:
+        if key in value:
+            raise ValueError(f"the key {key[:60]!r} is there twice")
+        value[key] = item
     return value
 
 

@@ -42,7 +42,8 @@ class ImagePin(Document):
     Attributes:
         inputs: name -> SHA-256: locks, and ``sources`` for the list of all files that decide the bytes.
         versions: kernel, systemd-stub, edk2 and QEMU that the measurements belong to.
-        tree: package -> digest of its files in the image, so that a difference names the package.
+        tree: package -> digest over paths, rights and hashes of its files in the image: a difference names the
+            package, and the list of files beside the pin (``<role>.files.json``) is bound by it.
         code_sha256: digest of the role's Python packages, to tell whether an installation runs the same code.
         metadata: components and predicted registers for one VM shape; without a configuration, so RTMR3 is open.
         not_verified_on_hardware: register -> what of it only TDX hardware can confirm.

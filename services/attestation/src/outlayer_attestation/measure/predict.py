@@ -230,10 +230,14 @@ def rtmr1_events(image: UkiImage | DirectImage, shape: VmShape) -> list[Event]:
         if isinstance(device, NetworkDevice) and device.option_rom is not None
     ]
     what = "another unified kernel image" if isinstance(image, UkiImage) else "another kernel"
-    authenticode = bytes.fromhex(image.authenticode)
+    authenticode, unverified = bytes.fromhex(image.authenticode), ""
     if isinstance(image, DirectImage):
         _check_setup_header(image, shape)
-    events.append(Event(1, types.BOOT_SERVICES_APPLICATION, "image", authenticode, what))
+        if image.setup_header is None:
+            unverified = "that the host's QEMU hands a TD the kernel unchanged"
+    events.append(
+        Event(1, types.BOOT_SERVICES_APPLICATION, "image", authenticode, what, unverified=unverified)
+    )
     events.append(_action(uefi.CALLING_APPLICATION, "the firmware started something else first"))
     if shape.firmware.edk2 >= _READY_TO_BOOT_IN_RTMR1:
         events.append(_separator(1))

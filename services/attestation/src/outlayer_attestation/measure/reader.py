@@ -27,6 +27,8 @@ class Reader:
         self._hint = hint
         self.offset = offset
         self.end = len(data) if end is None else end
+        self.ran_out = False
+        """Whether a field was asked for that lies outside the data."""
 
     @property
     def remaining(self) -> int:
@@ -40,6 +42,7 @@ class Reader:
     def take(self, size: int, field: str) -> bytes:
         """The next ``size`` bytes."""
         if not 0 <= size <= self.remaining or self.offset < 0 or self.end > len(self._data):
+            self.ran_out = True
             raise self.fail(f"{field} ({size} bytes) at offset {self.offset:#x} lies outside the data")
         start = self.offset
         self.offset += size

@@ -7,6 +7,7 @@ from outlayer_attestation.errors import EventLogError
 from outlayer_attestation.measure import event_types
 from outlayer_attestation.measure.eventlog import SHA384, EventLog, LogKind
 from outlayer_attestation.measure.registers import extend, sha384
+from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measurements import REGISTER_SIZE
 
 _STARTUP_LOCALITY = b"StartupLocality\0"
@@ -16,6 +17,17 @@ def replay(log: EventLog) -> tuple[bytes, bytes, bytes, bytes]:
     """RTMR0 to RTMR3 after the events of a log; a register without events is zero."""
     values = [extend(event.digest for event in log.events if event.rtmr == rtmr) for rtmr in range(4)]
     return values[0], values[1], values[2], values[3]
+
+
+def replay_runtime(log: EventLog, version: int) -> bytes:
+    """RTMR3 of dstack's log when the digests of its runtime events are of this version (1 or 2)."""
+    return extend(
+        RuntimeEvent(event.name, event.data).digest(version)
+        if event.type == event_types.RUNTIME_EVENT
+        else event.digest
+        for event in log.events
+        if event.rtmr == 3
+    )
 
 
 def replay_pcrs(log: EventLog) -> dict[int, bytes]:

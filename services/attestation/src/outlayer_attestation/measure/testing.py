@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import struct
 import uuid
 from collections.abc import Iterable, Mapping
+from typing import Any
 
-from outlayer_attestation.measure import acpi, tdvf, uefi
+from outlayer_attestation.measure import acpi, event_types, tdvf, uefi
 from outlayer_attestation.measure.hosttables import SMBIOS_FILE, HostTables
 from outlayer_attestation.measure.registers import Event
+from outlayer_attestation.measure.runtime import RuntimeEvent
 from outlayer_attestation.measure.shape import FORMAT, VmShape
 
 PAGE = 4096
@@ -161,3 +165,86 @@ def cc_log(events: Iterable[Event], *, padding: bytes = b"\xff" * 64) -> bytes:
         if event.rtmr < 3
     )
     return _spec_id({0xC: 48}) + b"".join(records) + padding
+
+
+def dstack_log(events: Iterable[Event], runtime: Iterable[RuntimeEvent]) -> list[dict[str, Any]]:
+    """dstack's list for a boot with these events and, in RTMR3, these."""
+    items = [
+        {
+            "imr": event.rtmr,
+            "event_type": event.type,
+            "digest": event.digest.hex(),
+            "event": "",
+            "event_payload": "",
+        }
+        for event in events
+        if event.rtmr < 3
+    ]
+    return items + [
+        {
+            "imr": 3,
+            "event_type": event_types.RUNTIME_EVENT,
+            "digest": "",
+            "event": event.name,
+            "event_payload": event.payload.hex(),
+        }
+        for event in runtime
+    ]
+
+
+def cbor(value: Any) -> bytes:
+    """CBOR in its shortest form: unsigned numbers, bytes, text, lists and maps with text keys."""
+
+    def head(major: int, count: int) -> bytes:
+        if count < 24:
+            return bytes([major << 5 | count])
+        for size, code in ((1, 24), (2, 25), (4, 26), (8, 27)):
+            if count < 1 << (8 * size):
+                return bytes([major << 5 | code]) + count.to_bytes(size, "big")
+        raise ValueError(count)
+
+    if isinstance(value, int):
+        return head(0, value)
+    if isinstance(value, bytes):
+        return head(2, len(value)) + value
+    if isinstance(value, str):
+        return head(3, len(value.encode())) + value.encode()
+    if isinstance(value, list):
+        return head(4, len(value)) + b"".join(map(cbor, value))
+    return head(5, len(value)) + b"".join(cbor(key) + cbor(item) for key, item in value.items())
+
+
+def dstack_measurement(*, image: Mapping[str, bytes] | None = None, **changes: Any) -> bytes:
+    """A ``measurement.tdx.cbor``; ``image`` replaces digests of the image, ``changes`` whole fields."""
+    value: dict[str, Any] = {
+        "version": 3,
+        "image": {
+            "cmdline_sha384": b"c" * 48,
+            "kernel_authenticode": b"k" * 48,
+            "initrd_sha384": b"i" * 48,
+            **(image or {}),
+        },
+        "tdvf": {
+            "ovmf": "pre202505",
+            "mrtd": {"single_pass": b"1" * 48, "two_pass": b"2" * 48},
+            "td_hob": bytes([0x80, 0x10, 9, 4, 0, 6, 9, 2, 0xB, 2, 0x10, 0x10]),
+        },
+    }
+    return cbor(value | changes)
+
+
+def dstack_config(measurement: bytes | None = None, **changes: Any) -> dict[str, Any]:
+    """A ``vm_config`` of 4 vCPUs and 4 GiB on QEMU 9.2.1 whose image publishes this measurement."""
+    raw = dstack_measurement() if measurement is None else measurement
+    checksums = f"{hashlib.sha256(raw).hexdigest()}  measurement.tdx.cbor\n".encode()
+    published = {
+        "measurement": base64.b64encode(raw).decode(),
+        "checksum_file": base64.b64encode(checksums).decode(),
+    }
+    return {
+        "os_image_hash": hashlib.sha256(checksums).hexdigest(),
+        "cpu_count": 4,
+        "memory_size": 4 * 1024**3,
+        "qemu_version": "9.2.1",
+        "tdx_measurement": published,
+    } | changes

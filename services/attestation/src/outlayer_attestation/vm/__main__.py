@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""``python -m outlayer_attestation.vm prepare|serve|status|run``: the agent inside a VM or container."""
+"""``python -m outlayer_attestation.vm``: the agent in a VM (``prepare``, ``wait``, ``serve``) or container (``run``).
+
+``run`` starts the others itself: ``watch FD`` and ``keep PID FD``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.vm import container
 from outlayer_attestation.vm.places import Places
 from outlayer_attestation.vm.prepare import NOT_CONFIDENTIAL, VmStatus, prepare_vm
-from outlayer_attestation.vm.serve import serve
+from outlayer_attestation.vm.serve import read_status, serve, wait_for_clock, watch
 
 
 def announcement(status: VmStatus) -> str:
@@ -42,6 +45,10 @@ def configure_logs() -> None:
     )
 
 
+def _are_numbers(*words: str) -> bool:
+    return all(word.isascii() and word.isdigit() for word in words)
+
+
 def main(words: list[str] | None = None) -> int:
     """Exit code 0 done, 1 the VM must not serve, 2 usage."""
     command = (sys.argv[1:] if words is None else words) or [""]
@@ -51,12 +58,18 @@ def main(words: list[str] | None = None) -> int:
         match command:
             case ["prepare"]:
                 sys.stdout.write(announcement(prepare_vm(places, time.time())))
+            case ["wait"]:
+                asyncio.run(wait_for_clock(places))
+                sys.stdout.write("the time servers of the configuration confirmed the clock\n")
             case ["serve"]:
-                asyncio.run(serve(places, with_socket=True))
-            case ["status"]:
-                asyncio.run(serve(places, with_socket=False))
+                asyncio.run(serve(places))
+            case ["watch", descriptor] if _are_numbers(descriptor):
+                asyncio.run(watch(places, lambda: container.say_confirmed(int(descriptor))))
             case ["run"]:
                 container.run(places, os.environ, time.time())
+            case ["keep", watch_pid, confirmed] if _are_numbers(watch_pid, confirmed):
+                _, role = read_status(places)
+                return container.keep(role, container.Watch(int(watch_pid), int(confirmed)), os.environ)
             case _:
                 sys.stderr.write(f"{__doc__}\n")
                 return 2

@@ -11,22 +11,39 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
+from cryptography import x509
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.model import Document, Model, load_document
 from outlayer_attestation.measure.runtime import MAX_CONFIGURATION
+from outlayer_attestation.vm.addresses import IpAddress, check_transport, is_public
 from outlayer_attestation.vm.roles import ROLES, Role
 
+NTS_PORT: Final = 4460
+"""TCP port of the NTS key establishment (RFC 8915)."""
+WAIT_SECONDS: Final = 180
 MAX_SECRETS: Final = 64 * 1024
+MAX_AUTHORITY: Final = 16 * 1024
 _HINT: Final = "see docs/reference/vm-configuration.md for the fields of the configuration"
 _SECRETS_HINT: Final = "see docs/reference/vm-configuration.md for the secrets of each role"
 
-IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_HOST_NAME: Final = (
+    # the last label begins with a letter: "127.1" would be an address to a resolver
+    r"^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$"
+)
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65536):
+        raise ValueError("has a port that is not 1 to 65535")
+    return int(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +58,32 @@ class Endpoint:
         """Read ``10.0.0.5:5432`` or ``[fd00::5]:5432``. Raises ``ValueError``."""
         host, colon, port = text.rpartition(":")
         bracketed = host.startswith("[") and host.endswith("]")
-        if not (colon and port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        if not colon:
             raise ValueError("is not ADDRESS:PORT")
         address = ipaddress.ip_address(host[1:-1] if bracketed else host)
         if (address.version == 6) != bracketed or "%" in host:
             raise ValueError("is not ADDRESS:PORT, an IPv6 address in brackets and without a zone")
-        return cls(address, int(port))
+        return cls(address, _port(port))
+
+
+@dataclass(frozen=True, slots=True)
+class TimeServer:
+    """A server of NTS: a public host name, or an address, and the TCP port of its key establishment."""
+
+    host: str | IpAddress
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> TimeServer:
+        """Read ``time.example.net``, ``time.example.net:4461``, ``10.0.0.5:4460`` or ``[fd00::5]:4460``.
+
+        An address is always given with its port. Raises ``ValueError``.
+        """
+        name, colon, port = text.partition(":")
+        if len(name) <= 253 and re.fullmatch(_HOST_NAME, name):
+            return cls(name, _port(port) if colon else NTS_PORT)
+        endpoint = Endpoint.parse(text)
+        return cls(endpoint.address, endpoint.port)
 
 
 def _address(text: str) -> str:
@@ -57,7 +94,30 @@ def _address(text: str) -> str:
 
 
 def _endpoint(text: str) -> str:
-    _address(str(Endpoint.parse(text).address))
+    address = Endpoint.parse(text).address
+    _address(str(address))
+    if is_public(address):
+        raise ValueError("is a public address, which needs no listing")
+    return text
+
+
+def _time_server(text: str) -> str:
+    host = TimeServer.parse(text).host
+    if not isinstance(host, str):
+        _address(str(host))
+    return text
+
+
+def _authority(text: str) -> str:
+    try:
+        certificates = x509.load_pem_x509_certificates(text.encode("ascii"))
+        constraints = [
+            item.extensions.get_extension_for_class(x509.BasicConstraints) for item in certificates
+        ]
+    except (ValueError, x509.ExtensionNotFound):
+        raise ValueError("is not PEM of certificates of authorities") from None
+    if not all(item.value.ca for item in constraints):
+        raise ValueError("holds a certificate that is not of an authority")
     return text
 
 
@@ -67,15 +127,10 @@ def _distinct(items: tuple[str, ...]) -> tuple[str, ...]:
     return items
 
 
-HostName = Annotated[
-    str,
-    StringConstraints(
-        max_length=253,
-        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)+$",
-    ),
-]
 Address = Annotated[str, StringConstraints(max_length=45), AfterValidator(_address)]
 EndpointText = Annotated[str, StringConstraints(max_length=53), AfterValidator(_endpoint)]
+TimeServerText = Annotated[str, StringConstraints(max_length=260), AfterValidator(_time_server)]
+Authority = Annotated[str, StringConstraints(max_length=MAX_AUTHORITY), AfterValidator(_authority)]
 SettingName = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9_]{0,63}$")]
 SettingValue = Annotated[str, StringConstraints(pattern=r"^[ -~]{1,4096}$")]
 
@@ -95,14 +150,20 @@ class Network(Model):
 
 
 class Time(Model):
-    """Where time comes from.
+    """Where time comes from: never from the host alone.
 
     Attributes:
-        servers: names of NTS servers; their certificates prove the time. Empty: the host's clock counts, within
-            the bounds that the image sets, and this is measured like the rest.
+        servers: NTS servers, as ``TimeServer`` reads them; their certificates prove the time.
+        authority: PEM of the authorities that sign the servers' certificates, and no other is trusted. When absent,
+            the public authorities of the image.
+        wait_seconds: how long the VM waits for the servers before it gives up.
     """
 
-    servers: Annotated[tuple[HostName, ...], Field(max_length=8), AfterValidator(_distinct)]
+    servers: Annotated[
+        tuple[TimeServerText, ...], Field(min_length=1, max_length=8), AfterValidator(_distinct)
+    ]
+    authority: Authority | None = None
+    wait_seconds: Annotated[int, Field(ge=10, le=3600)] = WAIT_SECONDS
 
 
 class VmConfiguration(Document):
@@ -128,7 +189,17 @@ class VmConfiguration(Document):
             raise ValueError(f"the {self.role} takes no setting {', '.join(unknown)}")
         if missing := sorted(role.needed - self.settings.keys()):
             raise ValueError(f"the {self.role} needs the settings {', '.join(missing)}")
+        self._check_urls(role)
         return self
+
+    def _check_urls(self, role: Role) -> None:
+        allowed = {(endpoint.address, endpoint.port) for endpoint in self.endpoints}
+        for name in sorted(role.urls & self.settings.keys()):
+            for url in self.settings[name].split(","):
+                try:
+                    check_transport(url.strip(), allowed)
+                except ValueError as error:
+                    raise ValueError(f"{name} {error}") from None
 
     @classmethod
     def make(
@@ -138,14 +209,19 @@ class VmConfiguration(Document):
         *,
         nameservers: Iterable[str],
         private_endpoints: Iterable[str] = (),
-        time_servers: Iterable[str] = (),
+        time_servers: Iterable[str],
+        time_authority: str | None = None,
+        wait_seconds: int = WAIT_SECONDS,
     ) -> bytes:
         """The bytes of a document. Raises ``VmError``, as for one that was read."""
+        time = {"servers": list(time_servers), "wait_seconds": wait_seconds}
+        if time_authority is not None:
+            time["authority"] = time_authority
         document = {
             "format": "outlayer/vm-config/v1",
             "role": role,
             "network": {"nameservers": list(nameservers), "private_endpoints": list(private_endpoints)},
-            "time": {"servers": list(time_servers)},
+            "time": time,
             "settings": dict(sorted(settings.items())),
         }
         return cls.from_bytes(json.dumps(document).encode()).to_text().encode()
@@ -157,12 +233,17 @@ class VmConfiguration(Document):
             raise VmError(
                 f"the configuration has {len(data)} bytes", hint=f"it may have {MAX_CONFIGURATION} of them"
             )
-        return load_document(cls, data, "the configuration", VmError, _HINT)
+        return load_document(cls, _text(data, "the configuration"), "the configuration", VmError, _HINT)
 
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The private endpoints."""
         return tuple(Endpoint.parse(text) for text in self.network.private_endpoints)
+
+    @property
+    def time_servers(self) -> tuple[TimeServer, ...]:
+        """The servers of NTS."""
+        return tuple(TimeServer.parse(text) for text in self.time.servers)
 
     def of(self, role: str) -> Role:
         """The role that is configured, which has to be the image's. Raises ``VmError``."""
@@ -172,6 +253,16 @@ class VmConfiguration(Document):
                 hint="give the VM the configuration of its role",
             )
         return ROLES[role]
+
+
+def _text(data: bytes, what: str) -> str:
+    """UTF-8 alone: the JSON parser would guess another encoding from the first bytes."""
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise VmError(
+            f"{what}: this is not UTF-8", hint="write it as UTF-8, without a byte order mark"
+        ) from None
 
 
 def configuration_digest(data: bytes) -> bytes:
@@ -187,15 +278,34 @@ def parse_secrets(data: bytes, role: Role) -> Mapping[str, str]:
     """
     if len(data) > MAX_SECRETS:
         raise VmError(f"the secrets have {len(data)} bytes", hint=f"they may have {MAX_SECRETS} of them")
+    text = _text(data, "the secrets")
     try:
-        value = json.loads(data) if data.strip() else {}
+        value = json.loads(text, object_pairs_hook=_pairs) if text.strip() else {}
+        json.dumps(value, ensure_ascii=False).encode()
+    except _RepeatedKeyError:
+        raise VmError("the secrets have a name twice", hint=_SECRETS_HINT) from None
+    except UnicodeEncodeError:
+        raise VmError(
+            "the secrets hold half of a surrogate pair, which is no text", hint=_SECRETS_HINT
+        ) from None
     except (ValueError, RecursionError):
         # the message of the parser would quote the secret
         raise VmError("the secrets are not JSON", hint=_SECRETS_HINT) from None
-    if not isinstance(value, dict) or not all(isinstance(text, str) and text for text in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(item, str) and item for item in value.values()):
         raise VmError("the secrets are not a JSON object of texts", hint=_SECRETS_HINT)
     if unknown := sorted(value.keys() - role.secrets.keys()):
         raise VmError(f"the {role.name} has no secret {', '.join(unknown)[:200]}", hint=_SECRETS_HINT)
     if missing := sorted(role.secrets.keys() - value.keys()):
         raise VmError(f"the {role.name} lacks the secrets {', '.join(missing)}", hint=_SECRETS_HINT)
+    return value
+
+
+class _RepeatedKeyError(Exception):
+    """An object has a key twice."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise _RepeatedKeyError
     return value

@@ -8,23 +8,14 @@ RTMR3 therefore knows them all.
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
 from typing import Final
 
-from outlayer_attestation.vm.configuration import Endpoint, VmConfiguration
+from outlayer_attestation.vm.addresses import NOT_PUBLIC_V4, NOT_PUBLIC_V6, IpAddress
+from outlayer_attestation.vm.configuration import Endpoint, TimeServer, VmConfiguration
 from outlayer_attestation.vm.roles import Role
 
-# IANA special-purpose registries (RFC 6890 and later): what is not globally reachable, and multicast
-NOT_PUBLIC_V4: Final = (
-    "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-    "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24", "192.168.0.0/16", "192.175.48.0/24",
-    "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
-)  # fmt: skip
-# and what carries an IPv4 address inside: mapped, NAT64, Teredo, 6to4
-NOT_PUBLIC_V6: Final = (
-    "::/96", "::ffff:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16",
-    "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8",
-)  # fmt: skip
 _NEIGHBOURS: Final = (
     "nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, nd-router-advert, mld-listener-query"
 )
@@ -89,10 +80,11 @@ def _output(configuration: VmConfiguration, role: Role, *, host_network: bool) -
         f"    oif lo meta skuid {role.user} reject",
         "    oif lo accept",
         *(
-            f"    {_to(server)} meta l4proto {{ tcp, udp }} th dport 53 accept"
+            f"    {_to(ipaddress.ip_address(server))} meta l4proto {{ tcp, udp }} th dport 53 accept"
             for server in configuration.network.nameservers
         ),
         *(_to_endpoint(endpoint) for endpoint in configuration.endpoints),
+        *_to_time_addresses(configuration.time_servers, role),
     ]
     if host_network:
         lines.append("    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit } accept")
@@ -104,15 +96,34 @@ def _output(configuration: VmConfiguration, role: Role, *, host_network: bool) -
         "    ip6 daddr @private6 reject",
         f"    meta skuid {role.user} meta l4proto tcp accept",
     ]
-    if configuration.time.servers:
-        lines.append(f"    meta skuid != {role.user} tcp dport 4460 accept")
-        lines.append(f"    meta skuid != {role.user} udp dport 123 accept")
-    return [*lines, "    reject", "  }"]
+    return [*lines, *_to_time_names(configuration.time_servers, role), "    reject", "  }"]
 
 
-def _to(address: str) -> str:
-    return f"{'ip6' if ':' in address else 'ip'} daddr {address}"
+def _to(address: IpAddress) -> str:
+    return f"{'ip6' if address.version == 6 else 'ip'} daddr {address}"
 
 
 def _to_endpoint(endpoint: Endpoint) -> str:
-    return f"    {_to(str(endpoint.address))} tcp dport {endpoint.port} accept"
+    return f"    {_to(endpoint.address)} tcp dport {endpoint.port} accept"
+
+
+def _to_time_addresses(servers: Iterable[TimeServer], role: Role) -> list[str]:
+    """A server that is named by address may be private, and says itself on which port it speaks NTP."""
+    return [
+        f"    {_to(server.host)} meta skuid != {role.user} {what} accept"
+        for server in servers
+        if not isinstance(server.host, str)
+        for what in (f"tcp dport {server.port}", "meta l4proto udp")
+    ]
+
+
+def _to_time_names(servers: Iterable[TimeServer], role: Role) -> list[str]:
+    """A server that is named by host name is at a public address."""
+    ports = sorted({server.port for server in servers if isinstance(server.host, str)})
+    if not ports:
+        return []
+    listed = ", ".join(str(port) for port in ports)
+    return [
+        f"    meta skuid != {role.user} tcp dport {{ {listed} }} accept",
+        f"    meta skuid != {role.user} udp dport 123 accept",
+    ]

@@ -11,8 +11,11 @@ from pydantic import Field
 
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.model import Document, load_document
+from outlayer_attestation.vm.files import read_bounded
 
 _FW_CFG: Final = "sys/firmware/qemu_fw_cfg/by_name"
+_MAX_IMAGE_DOCUMENT: Final = 4096
+_MAX_CPUINFO: Final = 16 * 1024 * 1024
 _REGISTER: Final = "sys/devices/virtual/misc/tdx_guest/measurements/rtmr3:sha384"
 
 
@@ -50,6 +53,11 @@ class Places:
     def configuration(self) -> Path:
         """The configuration document as it was measured."""
         return self.run / "config.json"
+
+    @property
+    def authorities(self) -> Path:
+        """The public authorities of the image."""
+        return self.root / "etc/ssl/certs/ca-certificates.crt"
 
     @property
     def status(self) -> Path:
@@ -94,7 +102,7 @@ class Places:
         """What the image is. Raises ``VmError``."""
         path = self.root / "usr/lib/outlayer/image.json"
         try:
-            data = path.read_bytes()
+            data = read_bounded(path, _MAX_IMAGE_DOCUMENT, "what the image says of itself")
         except OSError as error:
             raise VmError(
                 f"{path} cannot be read: {error.strerror}", hint="is this an OutLayer image?"
@@ -104,8 +112,9 @@ class Places:
     def is_tdx(self) -> bool:
         """Whether the processor says that this is a trust domain."""
         try:
-            lines = (self.root / "proc/cpuinfo").read_text(errors="replace").splitlines()
+            data = read_bounded(self.root / "proc/cpuinfo", _MAX_CPUINFO, "/proc/cpuinfo")
         except OSError as error:
             raise VmError(f"/proc/cpuinfo cannot be read: {error.strerror}") from error
+        lines = data.decode("ascii", "replace").splitlines()
         flags = (line.partition(":")[2].split() for line in lines if line.startswith("flags"))
         return any("tdx_guest" in found for found in flags)

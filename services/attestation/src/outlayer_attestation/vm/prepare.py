@@ -15,15 +15,22 @@ from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.event_types import RUNTIME_EVENT
 from outlayer_attestation.measure.model import Document, Model, Sha256Hex, Sha384Hex, load_document
 from outlayer_attestation.measure.registers import extend
-from outlayer_attestation.measure.runtime import RuntimeEvent, role_events
+from outlayer_attestation.measure.runtime import MAX_CONFIGURATION, RuntimeEvent, role_events
 from outlayer_attestation.measure.shape import CONFIGURATION_FILE, SECRETS_FILE
 from outlayer_attestation.vm import firewall, rendering
 from outlayer_attestation.vm.clock import check_clock
-from outlayer_attestation.vm.configuration import VmConfiguration, configuration_digest, parse_secrets
+from outlayer_attestation.vm.configuration import (
+    MAX_SECRETS,
+    VmConfiguration,
+    configuration_digest,
+    parse_secrets,
+)
+from outlayer_attestation.vm.files import read_bounded
 from outlayer_attestation.vm.places import ImageDocument, Places
 from outlayer_attestation.vm.roles import Role
 from outlayer_attestation.vm.rtmr import ZERO, Register
 
+_MAX_AUTHORITIES: Final = 4 * 1024 * 1024
 NOT_CONFIDENTIAL: Final = (
     "NOT A TRUST DOMAIN: nothing in this VM is protected from its host, and there will be no quotes"
 )
@@ -37,6 +44,22 @@ class MeasuredEvent(Model):
     digest: Sha384Hex
 
 
+class ClockStatus(Model):
+    """Whether the clock of the VM counts, as the agent sees it.
+
+    Attributes:
+        confirmed: time servers confirmed it, and nothing objects since.
+        objection: why not.
+        difference_seconds: from the servers at the last comparison, at most.
+        compared_at: seconds since 1970 by this clock, at the last comparison.
+    """
+
+    confirmed: bool
+    objection: str | None
+    difference_seconds: float | None
+    compared_at: float | None
+
+
 class VmStatus(Document):
     """What a VM says about itself, format ``outlayer/vm-status/v1``. Nothing in it is proven: a quote proves.
 
@@ -44,6 +67,7 @@ class VmStatus(Document):
         tdx: whether this is a trust domain.
         measured_by: who extends RTMR3: this agent, or the platform that started the container.
         rtmr3: value after ``events``; what it would be in a trust domain, where ``tdx`` is false.
+        clock: in the page of a running agent alone.
     """
 
     format: Literal["outlayer/vm-status/v1"]
@@ -55,6 +79,7 @@ class VmStatus(Document):
     config_sha256: Sha256Hex
     events: tuple[MeasuredEvent, ...]
     rtmr3: Sha384Hex | None
+    clock: ClockStatus | None = None
 
     @classmethod
     def from_bytes(cls, data: bytes) -> VmStatus:
@@ -89,8 +114,8 @@ def prepare_vm(places: Places, now: float) -> VmStatus:
     """
     given = check_given(
         places.image(),
-        _host_file(places, CONFIGURATION_FILE, needed=True),
-        _host_file(places, SECRETS_FILE, needed=False),
+        _host_file(places, CONFIGURATION_FILE, MAX_CONFIGURATION, needed=True),
+        _host_file(places, SECRETS_FILE, MAX_SECRETS, needed=False),
         now,
     )
     tdx = places.is_tdx()
@@ -122,12 +147,11 @@ def _extend(register: Register | None, event: RuntimeEvent) -> None:
         register.extend(event.digest_v2())
 
 
-def _host_file(places: Places, name: str, *, needed: bool) -> bytes:
+def _host_file(places: Places, name: str, limit: int, *, needed: bool) -> bytes:
     path = places.host_file(name)
     what = name.rpartition("/")[2]
     try:
-        # read once: the host could change it between two reads
-        return path.read_bytes()
+        return read_bounded(path, limit, f"the {what} of the host", path.with_name("size"))
     except FileNotFoundError:
         if not needed:
             return b""
@@ -150,12 +174,22 @@ def write_files(places: Places, given: Given, *, host_network: bool) -> None:
     _write(places.run / "service.env", rendering.environment_file(configuration.settings).encode())
     _write(places.run / "resolv.conf", rendering.resolver_file(configuration).encode())
     _write(places.run / "chrony/outlayer.sources", rendering.time_sources(configuration).encode())
+    _write(places.run / "time-authorities.pem", _time_authorities(places, configuration))
     _write(places.run / "nftables.rules", rules.encode())
     for name, text in given.secrets.items():
         path = places.secrets / name
         _write(path, text.encode(), mode=0o400)
         if os.geteuid() == 0:
             os.chown(path, given.role.user, given.role.user)
+
+
+def _time_authorities(places: Places, configuration: VmConfiguration) -> bytes:
+    if configuration.time.authority is not None:
+        return configuration.time.authority.encode()
+    try:
+        return read_bounded(places.authorities, _MAX_AUTHORITIES, "the list of public authorities")
+    except OSError as error:
+        raise VmError(f"{places.authorities} cannot be read: {error.strerror}") from error
 
 
 def _write(path: Path, data: bytes, mode: int = 0o444) -> None:

@@ -14,8 +14,11 @@ from typing import Final
 
 from outlayer_attestation.agent_http import REPORT_DATA_SIZE
 from outlayer_attestation.errors import VmError
+from outlayer_attestation.vm.files import read_bounded, read_line_bounded
 
 PROVIDER: Final = "tdx_guest"
+MAX_QUOTE: Final = 64 * 1024
+_MAX_LINE: Final = 4096
 _HINT: Final = "the host has to run the quote generation service and give QEMU its socket"
 
 
@@ -54,15 +57,15 @@ class QuoteSource:
 
 
 def _ask(entry: Path, report_data: bytes) -> bytes:
-    provider = (entry / "provider").read_text().strip()
+    provider = read_line_bounded(entry / "provider", _MAX_LINE, "the provider's name")
     if provider != PROVIDER:
         raise VmError(
             f"reports come from {provider}, not from {PROVIDER}", hint="this VM is no TDX trust domain"
         )
     (entry / "inblob").write_bytes(report_data)
-    quote = (entry / "outblob").read_bytes()
+    quote = read_bounded(entry / "outblob", MAX_QUOTE, "the quote")
     # each write counts one up: another number says that the quote is over another REPORTDATA
-    if (generation := (entry / "generation").read_text().strip()) != "1":
+    if (generation := read_line_bounded(entry / "generation", _MAX_LINE, "the generation")) != "1":
         raise VmError(f"another process used the report entry (generation {generation})")
     if not quote:
         raise VmError("the host gave an empty quote", hint=_HINT)

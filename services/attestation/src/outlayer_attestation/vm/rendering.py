@@ -4,8 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
-from outlayer_attestation.vm.configuration import VmConfiguration
+from outlayer_attestation.vm.configuration import NTS_PORT, TimeServer, VmConfiguration
+
+TIME_AUTHORITIES: Final = "/run/outlayer/time-authorities.pem"
+"""Certificates that may prove the time; images/mkosi.extra/etc/chrony/chrony.conf names it, too."""
 
 
 def environment_file(settings: Mapping[str, str]) -> str:
@@ -24,5 +28,20 @@ def resolver_file(configuration: VmConfiguration) -> str:
 
 
 def time_sources(configuration: VmConfiguration) -> str:
-    """Sources of chronyd, authenticated by NTS (RFC 8915). Without any, the host's clock counts."""
-    return "".join(f"server {name} nts iburst\n" for name in configuration.time.servers)
+    """Sources of chronyd, authenticated by NTS (RFC 8915); at least one, so the host's clock never counts alone."""
+    return "".join(f"{_source(server)}\n" for server in configuration.time_servers)
+
+
+def time_query(configuration: VmConfiguration) -> list[str]:
+    """Directives for a chronyd that only compares the clock, whatever user runs it (``chronyd -Q``)."""
+    return [
+        *(_source(server) for server in configuration.time_servers),
+        f"ntstrustedcerts {TIME_AUTHORITIES}",
+        "nosystemcert",
+        "authselectmode require",
+    ]
+
+
+def _source(server: TimeServer) -> str:
+    port = "" if server.port == NTS_PORT else f" ntsport {server.port}"
+    return f"server {server.host} nts iburst{port}"

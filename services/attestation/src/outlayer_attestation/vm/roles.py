@@ -26,6 +26,7 @@ class Role:
         before: modules that run once before it.
         settings: variables that a configuration may set.
         needed: those that it has to set.
+        urls: those of the settings that hold addresses, comma-separated, which https protects.
         secrets: name -> variable that holds the path of the secret's file.
         ports: TCP ports that others may connect to.
         health: (port, path) of its health check on loopback.
@@ -37,6 +38,7 @@ class Role:
     module: str
     needed: frozenset[str]
     settings: frozenset[str]
+    urls: frozenset[str]
     secrets: Mapping[str, str]
     ports: tuple[int, ...]
     health: tuple[int, str]
@@ -69,6 +71,7 @@ _WORKER: Final = Role(
             "WORKER_ID",
         }
     ),
+    urls=frozenset({"COORDINATOR_URL", "NEAR_BLOCK_FEED_URL", "NEAR_RPC_URL"}),
     secrets={"worker-token": "WORKER_TOKEN_FILE", "init-account-key": "INIT_ACCOUNT_KEY_FILE"},
     ports=(STATUS_PORT,),
     health=(8091, "/health"),
@@ -103,6 +106,7 @@ _COORDINATOR: Final = Role(
             "TEE_SESSION_SECONDS",
         }
     ),
+    urls=frozenset({"NEAR_BLOCK_FEED_URL", "NEAR_RPC_URL", "PUBLIC_BASE_URL"}),
     secrets={
         "admin-token": "ADMIN_TOKEN_FILE",
         "database-url": "DATABASE_URL_FILE",

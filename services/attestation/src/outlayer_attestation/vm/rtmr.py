@@ -10,6 +10,7 @@ from typing import Final
 
 from outlayer_attestation.errors import VmError
 from outlayer_attestation.measure.registers import extend
+from outlayer_attestation.vm.files import read_bounded
 
 SIZE: Final = 48
 ZERO: Final = bytes(SIZE)
@@ -25,7 +26,7 @@ class Register:
     def read(self) -> bytes:
         """The 48 bytes. Raises ``VmError``."""
         try:
-            value = self.path.read_bytes()
+            value = read_bounded(self.path, 2 * SIZE, "the register")
         except OSError as error:
             raise VmError(f"{self.path} cannot be read: {error.strerror}", hint=_HINT) from error
         if len(value) != SIZE:

@@ -1,21 +1,23 @@
 # SPDX-License-Identifier: MIT
 """``image``: measurements of a VM image, computed before it boots.
 
-Exit codes of ``measure``: 0 predicted, and as expected; 1 not as expected; 2 as expected as far as it could
-be compared; 3 the command was not understood.
+Exit codes of ``measure`` and ``explain``: 0 done, and all that was compared is the same; 1 something differs, or a
+document contradicts itself; 2 it cannot be found out; 3 the command or a file was not understood.
 """
 
 from __future__ import annotations
 
 import json
 import mmap
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
-from outlayer_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_UNPROVEN, UsageError
+from outlayer_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_UNPROVEN, CliError, UsageError
 from outlayer_cli.session import Session
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from outlayer_attestation.measure.image import BootImage, FirmwareDigests
     from outlayer_attestation.measure.metadata import ImageMetadata, RuntimeEvents
     from outlayer_attestation.measure.predict import Prediction
+    from outlayer_attestation.measure.recording import Comparison, Recording
     from outlayer_attestation.measure.shape import VmShape
 
 app = typer.Typer(name="image", help="VM images and what they measure.", no_args_is_help=True)
@@ -31,6 +34,26 @@ app = typer.Typer(name="image", help="VM images and what they measure.", no_args
 _MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_FIRMWARE = 64 * 1024 * 1024
 _MAX_KERNEL = 256 * 1024 * 1024
+
+
+class UndecidedError(CliError):
+    """What was asked cannot be found out from what was given."""
+
+    exit_code = EXIT_UNPROVEN
+
+
+@contextmanager
+def _input() -> Iterator[None]:
+    """Around the reading of files: one that is not what it should be is a wrong command line."""
+    from outlayer_attestation.errors import AttestationError
+    from outlayer_attestation.measure import model
+
+    try:
+        yield
+    except model.UndecidedError as error:
+        raise UndecidedError(str(error), hint=error.hint) from error
+    except AttestationError as error:
+        raise UsageError(str(error), hint=error.hint or "see: outlayer image --help") from error
 
 
 @app.callback()
@@ -72,24 +95,23 @@ def measure(
 
     session: Session = context.obj
     runtime = _runtime(role, config, runtime_events, app_compose)
+    firmware_seen = firmware is not None
     if metadata is not None:
-        _refuse_with("--metadata", firmware, uki, kernel, initrd, cmdline, shape, dstack, host_tables, qemu)
-        document = _metadata(_read(metadata))
-        document.predict()
-        if runtime is not None:
-            document = ImageMetadata.make(
-                document.shape, document.firmware, document.image, document.host_tables, runtime
-            )
+        _refuse_with("--metadata", uki, kernel, initrd, cmdline, shape, dstack, host_tables, qemu)
+        document = _published(metadata, runtime)
+        if firmware is not None:
+            _check_firmware(document, firmware)
     else:
         if dstack is not None:
-            _refuse_with("--dstack", firmware, uki, kernel, initrd, cmdline, shape)
-            parts = _dstack_parts(dstack)
+            _refuse_with("--dstack", firmware, uki, cmdline, shape)
+            parts = _dstack_parts(dstack, kernel, initrd)
         else:
             parts = _file_parts(firmware, uki, kernel, initrd, cmdline, shape)
-        tables = _host_tables(parts[0], host_tables, qemu, save_host_tables)
-        document = ImageMetadata.make(*parts, tables, runtime)
+        with _input():
+            tables = _host_tables(parts[0], host_tables, qemu, save_host_tables)
+            document = ImageMetadata.make(*parts, tables, runtime)
     prediction = document.predict()
-    report = _Report(document, prediction)
+    report = _Report(document, prediction, firmware_seen=firmware_seen)
     if expect is not None:
         report.compare_registers(_expected(expect))
     if event_log is not None:
@@ -106,28 +128,131 @@ def measure(
 @app.command()
 def explain(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A CCEL, a TPM's log, or dstack's event log.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="A quote, dstack's GetQuote reply or tcb_info, or an event log (CCEL, TPM, dstack);"
+            " a quote and a log of one boot are compared."
+        ),
+    ],
+    metadata: Annotated[
+        Path | None, typer.Option(help="Published metadata, or a pin, to compare with its prediction.")
+    ] = None,
+    role: Annotated[str | None, typer.Option(help="The image's role, for RTMR3 of the prediction.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Its configuration document, for RTMR3.")] = None,
+    runtime_events: Annotated[Path | None, typer.Option(help="Or the events of RTMR3 (JSON).")] = None,
 ) -> None:
-    """Say what a recorded boot measured, event by event, and the registers that it gives."""
-    from outlayer_attestation.measure import eventlog, replay
-    from outlayer_attestation.measure.explain import describe
-    from outlayer_attestation.measure.registers import RTMR_NAMES
+    """Say what a recorded boot measured, and compare its log, its quote and a prediction."""
+    from outlayer_attestation.measure import recording
 
     session: Session = context.obj
-    log = eventlog.parse(_read(file))
-    registers = {name: value.hex() for name, value in zip(RTMR_NAMES, replay.replay(log), strict=True)}
-    events, lines = [], []
-    for event in log.events:
-        register, digest, words = RTMR_NAMES[event.rtmr], event.digest.hex(), describe(event)
-        events.append({"record": event.number, "register": register, "digest": digest, "description": words})
-        lines.append(f"{register.upper()}  {digest[:16]}…  {words}")
-    lines += [f"{name.upper()} = {value}" for name, value in registers.items()]
-    if log.kind is eventlog.LogKind.TPM:
-        lines.append(
-            "A TPM's log lacks the events of a TD's own (TD HOB, CFV, RTMR3): a TD has other registers."
-        )
-    lines.append("A log proves nothing by itself: compare the registers with those of a quote.")
-    session.result({"kind": log.kind.value, "registers": registers, "events": events}, "\n".join(lines))
+    with _input():
+        recorded = recording.combined([recording.read(_read(file)) for file in files])
+    runtime = _runtime(role, config, runtime_events, None)
+    if metadata is None and runtime is not None:
+        raise UsageError("--role, --config and --runtime-events go with --metadata")
+    document = None if metadata is None else _published(metadata, runtime)
+    explanation = _Explanation.of(recorded, document)
+    session.result(explanation.to_json(), "\n".join(explanation.lines()))
+    raise typer.Exit(explanation.exit_code)
+
+
+@dataclass(frozen=True)
+class _Explanation:
+    """A recorded boot, and what came of comparing its parts."""
+
+    recorded: Recording
+    comparisons: list[Comparison]
+    differences: list[Difference]
+    open: list[str]
+    notes: list[str]
+
+    @classmethod
+    def of(cls, recorded: Recording, document: ImageMetadata | None) -> _Explanation:
+        from outlayer_attestation.measure import recording
+
+        log, registers = recorded.log, recorded.registers
+        texts = [event.data for event in log.events] if log is not None else []
+        if document is not None:
+            texts.append((document.image.command_line or "").encode())
+        ima = recording.runs_ima(texts)
+        comparisons: list[Comparison] = []
+        differences: list[Difference] = []
+        reasons: list[str] = []
+        if log is not None and registers is not None:
+            comparisons += recording.compare_log(log, registers, ima=ima)
+        elif log is not None and log.cut_off:
+            reasons.append(f"the event log is cut off {log.cut_off}")
+        if document is not None:
+            prediction, predicted3 = document.predict(), document.runtime is not None
+            if registers is not None:
+                comparisons += recording.compare_prediction(
+                    prediction.measurements, registers, rtmr3_predicted=predicted3, log=log, ima=ima
+                )
+            if log is not None:
+                events = [event for event in prediction.events if event.rtmr < 3 or predicted3]
+                if not predicted3:
+                    log = replace(log, events=tuple(event for event in log.events if event.rtmr < 3))
+                differences, more = recording.compare_events(events, log)
+                reasons += more
+        if comparisons and recorded.source is recording.Source.TCB_INFO:
+            reasons.append("tcb_info states its registers, and nobody signed them: compare with a quote")
+        return cls(recorded, comparisons, differences, reasons, recording.notes(recorded))
+
+    @property
+    def exit_code(self) -> int:
+        outcomes = {comparison.outcome.value for comparison in self.comparisons}
+        if "differs" in outcomes or self.differences:
+            return EXIT_FAILED
+        return EXIT_UNPROVEN if "unproven" in outcomes or self.open else EXIT_OK
+
+    def to_json(self) -> dict[str, Any]:
+        from outlayer_attestation.measure import replay
+        from outlayer_attestation.measure.explain import describe
+        from outlayer_attestation.measure.registers import RTMR_NAMES
+
+        value: dict[str, Any] = {"notes": self.notes}
+        log, registers, source = self.recorded.log, self.recorded.registers, self.recorded.source
+        if log is not None:
+            replayed = zip(RTMR_NAMES, replay.replay(log), strict=True)
+            value["kind"] = log.kind.value
+            value["registers"] = {name: register.hex() for name, register in replayed}
+            value["events"] = [
+                {
+                    "record": event.number,
+                    "register": RTMR_NAMES[event.rtmr],
+                    "digest": event.digest.hex(),
+                    "description": describe(event),
+                }
+                for event in log.events
+            ]
+        if registers is not None and source is not None:
+            value[source.value] = registers.to_json()
+        value["compared"] = [comparison.to_json() for comparison in self.comparisons]
+        value["first_wrong_events"] = [difference.to_json() for difference in self.differences]
+        value["unproven"] = self.open
+        return value
+
+    def lines(self) -> Iterator[str]:
+        """For a person."""
+        shown = self.to_json()
+        for event in shown.get("events", []):
+            yield f"{event['register'].upper()}  {event['digest'][:16]}…  {event['description']}"
+        for name, register in shown.get("registers", {}).items():
+            yield f"{name.upper()} = {register}"
+        for source, words in (("quote", "of the quote"), ("tcb_info", "as tcb_info states it")):
+            for name, register in shown.get(source, {}).items():
+                yield f"{name.upper()} = {register} {words}"
+        for comparison in self.comparisons:
+            why = f": {comparison.reason}" if comparison.reason else ""
+            yield f"{comparison.register.upper()} and the {comparison.against}: {comparison.outcome.value}{why}"
+        yield from (difference.text() for difference in self.differences)
+        yield from (f"unproven: {reason}" for reason in self.open)
+        yield from (f"note: {note}" for note in self.notes)
+        if self.recorded.registers is None:
+            yield "A log proves nothing by itself: compare the registers with those of a quote."
+        elif "quote" in shown:
+            yield "The quote's own signature was not checked here."
 
 
 @app.command()
@@ -157,7 +282,8 @@ def command(
 
     from outlayer_attestation.measure.shape import Attachments, VmShape
 
-    document = VmShape.from_bytes(_read(shape))
+    with _input():
+        document = VmShape.from_bytes(_read(shape))
     socket = None if quote_port is None else {"type": "vsock", "cid": "2", "port": str(quote_port)}
     attachments = Attachments(
         firmware=firmware,
@@ -171,7 +297,8 @@ def command(
         vsock_cid=vsock_cid,
         quote_socket=socket,
     )
-    words = document.command(attachments, qemu)
+    with _input():
+        words = document.command(attachments, qemu)
     session: Session = context.obj
     session.result({"command": words}, shlex.join(words))
 
@@ -212,9 +339,14 @@ def reproduce(
     against: Annotated[
         Path | None, typer.Option(help="A published image or its folder: names the files that differ.")
     ] = None,
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Take nothing from a cache: tool root and firmware are built, too."),
+    ] = False,
 ) -> None:
     """Rebuild images from a clean clone of this commit, as root, and compare with the pinned values."""
     more = [] if against is None else ["--against", str(against.absolute())]
+    more += ["--fresh"] if fresh else []
     _audit(context.obj, "reproduce", roles, bundle, *more, offline=offline)
 
 
@@ -279,11 +411,23 @@ def _refuse_with(option: str, *others: object) -> None:
 
 
 def _read(path: Path, limit: int = _MAX_DOCUMENT) -> bytes:
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    if path.stat().st_size > limit:
+    with _file(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
         raise UsageError(f"{path} has more than {limit} bytes", hint="is it the right file?")
-    return path.read_bytes()
+    return data
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[BinaryIO]:
+    """A file to read; one that is missing or cannot be read is a wrong command line."""
+    try:
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}", hint="check the name")
+        with path.open("rb") as file:
+            yield file
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}", hint="check the file") from error
 
 
 def _metadata(data: bytes) -> ImageMetadata:
@@ -296,11 +440,38 @@ def _metadata(data: bytes) -> ImageMetadata:
     return ImageMetadata.from_bytes(data)
 
 
+def _published(path: Path, runtime: RuntimeEvents | None) -> ImageMetadata:
+    """Published metadata that does not contradict itself, with these events of RTMR3 instead of its own."""
+    from outlayer_attestation.measure.metadata import ImageMetadata
+
+    with _input():
+        document = _metadata(_read(path))
+    document.predict()
+    if runtime is None:
+        return document
+    return ImageMetadata.make(
+        document.shape, document.firmware, document.image, document.host_tables, runtime
+    )
+
+
+def _check_firmware(document: ImageMetadata, path: Path) -> None:
+    """Hash the firmware file again: with it, all that the metadata says of it is checked, MRTD in both orders."""
+    from outlayer_attestation.measure import image
+
+    with _input():
+        found = image.firmware_digests(_read(path, _MAX_FIRMWARE), document.shape.firmware)
+    stated = document.firmware.model_dump()
+    wrong = [name for name, value in found.model_dump().items() if stated[name] not in (value, None)]
+    if wrong:
+        raise CliError(
+            f"the firmware {path} is not the one that the metadata describes: {', '.join(wrong)} differ",
+            hint="give the firmware file that was published with the image",
+        )
+
+
 def _mapped(path: Path) -> memoryview:
     """A large file's bytes, without reading them into memory."""
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}")
-    with path.open("rb") as file:
+    with _file(path) as file:
         if path.stat().st_size == 0:
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -309,17 +480,20 @@ def _mapped(path: Path) -> memoryview:
 def _runtime(
     role: str | None, config: Path | None, events: Path | None, app_compose: Path | None
 ) -> RuntimeEvents | None:
-    from outlayer_attestation.measure.dstack import with_app_compose
+    from outlayer_attestation.measure import dstack
     from outlayer_attestation.measure.metadata import RuntimeEvents
     from outlayer_attestation.measure.runtime import role_events
 
     if events is not None:
         if role is not None or config is not None:
             raise UsageError("--runtime-events comes without --role and --config")
-        given = RuntimeEvents.from_bytes(_read(events))
-        if app_compose is None:
-            return given
-        return RuntimeEvents.make(with_app_compose(given.runtime(), _read(app_compose)), given.digest_version)
+        with _input():
+            given = RuntimeEvents.from_bytes(_read(events))
+            if app_compose is None:
+                return given
+            compose = _read(app_compose)
+            dstack.check_app_compose(compose)
+        return RuntimeEvents.make(dstack.with_app_compose(given.runtime(), compose), given.digest_version)
     if app_compose is not None:
         raise UsageError(
             "--app-compose comes with --runtime-events",
@@ -329,7 +503,8 @@ def _runtime(
         raise UsageError("--role and --config go together", hint="RTMR3 holds the role and the configuration")
     if role is None or config is None:
         return None
-    return RuntimeEvents.make(role_events(role, _read(config)), 2)
+    with _input():
+        return RuntimeEvents.make(role_events(role, _read(config)), 2)
 
 
 def _file_parts(
@@ -348,23 +523,23 @@ def _file_parts(
             "name --metadata; or --dstack; or --firmware, --shape and either --uki or --kernel",
             hint="see: outlayer image measure --help",
         )
-    shape = VmShape.from_bytes(_read(shape_file))
-    firmware_digests = image.firmware_digests(_read(firmware, _MAX_FIRMWARE), shape.firmware)
-    if uki is not None:
-        if initrd is not None or cmdline is not None:
-            raise UsageError(
-                "a UKI holds its initrd and command line: --initrd and --cmdline go with --kernel"
-            )
-        return shape, firmware_digests, image.uki_digests(_mapped(uki))
-    assert kernel is not None  # noqa: S101  (checked above)
-    text = cmdline or ""
-    if text.startswith("@"):
-        text = _command_line(Path(text[1:]))
-    ramdisk = None if initrd is None else _mapped(initrd)
-    patch = None
-    if shape.patches_setup_header:
-        patch = linux.SetupHeaderPatch(shape.memory, 0 if ramdisk is None else len(ramdisk))
-    return shape, firmware_digests, image.direct_digests(_read(kernel, _MAX_KERNEL), ramdisk, text, patch)
+    if uki is not None and (initrd is not None or cmdline is not None):
+        raise UsageError("a UKI holds its initrd and command line: --initrd and --cmdline go with --kernel")
+    with _input():
+        shape = VmShape.from_bytes(_read(shape_file))
+        firmware_digests = image.firmware_digests(_read(firmware, _MAX_FIRMWARE), shape.firmware)
+        if uki is not None:
+            return shape, firmware_digests, image.uki_digests(_mapped(uki))
+        assert kernel is not None  # noqa: S101  (checked above)
+        text = cmdline or ""
+        if text.startswith("@"):
+            text = _command_line(Path(text[1:]))
+        ramdisk = None if initrd is None else _mapped(initrd)
+        patch = None
+        if shape.patches_setup_header:
+            patch = linux.SetupHeaderPatch(shape.memory, 0 if ramdisk is None else len(ramdisk))
+        direct = image.direct_digests(_read(kernel, _MAX_KERNEL), ramdisk, text, patch)
+    return shape, firmware_digests, direct
 
 
 def _command_line(path: Path) -> str:
@@ -381,10 +556,21 @@ def _write(path: Path, text: str) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _dstack_parts(path: Path) -> tuple[VmShape, FirmwareDigests, BootImage]:
-    from outlayer_attestation.measure.dstack import parse_vm
+def _dstack_parts(
+    path: Path, kernel: Path | None, initrd: Path | None
+) -> tuple[VmShape, FirmwareDigests, BootImage]:
+    from outlayer_attestation.measure.dstack import KernelFiles, parse_vm
 
-    vm = parse_vm(_read(path))
+    if (kernel is None) != (initrd is None):
+        raise UsageError(
+            "with --dstack, --kernel and --initrd go together",
+            hint="the initrd's size decides what QEMU writes into the kernel: give both files of the image",
+        )
+    files = None
+    if kernel is not None and initrd is not None:
+        files = KernelFiles(_read(kernel, _MAX_KERNEL), _mapped(initrd))
+    with _input():
+        vm = parse_vm(_read(path), files)
     return vm.shape, vm.firmware, vm.image
 
 
@@ -408,16 +594,17 @@ def _host_tables(shape: VmShape, given: Path | None, qemu: Path | None, save: Pa
 
 def _expected(path: Path) -> dict[str, str]:
     """The registers of a measurements file, or those of published metadata."""
+    from outlayer_attestation.errors import MeasurementError
+    from outlayer_attestation.measure.model import load_json
     from outlayer_attestation.measurements import Measurements
 
-    data = _read(path)
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not JSON: {error}") from error
-    if isinstance(value, dict) and isinstance(value.get("measurements"), dict):
-        value = value["measurements"]
-    return Measurements.from_json(value).to_json()
+    with _input():
+        value = load_json(
+            _read(path), str(path), MeasurementError, "give five registers, or published metadata"
+        )
+        if isinstance(value, dict) and isinstance(value.get("measurements"), dict):
+            value = value["measurements"]
+        return Measurements.from_json(value).to_json()
 
 
 @dataclass
@@ -431,6 +618,17 @@ class _Report:
     open: list[str] = field(default_factory=list)
     compared: list[str] = field(default_factory=list)
     expected: dict[str, str] | None = None
+    firmware_seen: bool = False
+    """Whether the firmware file was hashed here: only then is MRTD of both orders known."""
+
+    @property
+    def mrtd(self) -> dict[str, str]:
+        """Page-add order -> MRTD, of the orders that were computed or are part of the prediction."""
+        return {
+            order.value: value
+            for order, value in self.prediction.mrtd.items()
+            if self.firmware_seen or order is self.prediction.page_add
+        }
 
     @property
     def exit_code(self) -> int:
@@ -448,14 +646,14 @@ class _Report:
                 self.wrong[name] = (value, expected[name])
 
     def compare_events(self, data: bytes) -> None:
-        from outlayer_attestation.measure import eventlog, explain, replay
+        from outlayer_attestation.measure import eventlog, recording, replay
         from outlayer_attestation.measure.registers import RTMR_NAMES
 
-        log = eventlog.parse(data)
+        with _input():
+            log = eventlog.parse(data, partial=True)
         self.compared.append("event log")
-        self.differences = explain.compare(self.prediction.events, log)
-        if log.kind is eventlog.LogKind.TPM:
-            self.open.append("the log is a TPM's: it cannot show the TD HOB, the CFV, fw_cfg items or RTMR3")
+        self.differences, reasons = recording.compare_events(self.prediction.events, log)
+        self.open += reasons
         replayed = dict(zip(RTMR_NAMES, replay.replay(log), strict=True))
         for name, (_, expected) in self.wrong.items():
             recorded = replayed.get(name)
@@ -469,7 +667,7 @@ class _Report:
         explained = {difference.register for difference in self.differences}
         causes = compare_registers([name for name in self.wrong if name not in explained])
         if "mrtd" in causes and self.expected is not None:
-            for order, value in self.prediction.mrtd.items():
+            for order, value in self.mrtd.items():
                 if value == self.expected["mrtd"]:
                     causes["mrtd"] = f"the host adds pages in {order} order: set page_add in the shape"
         return causes
@@ -477,7 +675,7 @@ class _Report:
     def to_json(self, *, events: bool) -> dict[str, Any]:
         value: dict[str, Any] = {
             "measurements": self.prediction.measurements.to_json(),
-            "mrtd": {order.value: value for order, value in self.prediction.mrtd.items()},
+            "mrtd": self.mrtd,
             "page_add": self.prediction.page_add.value,
             "shape": self.document.shape.name,
             "rtmr3_predicted": self.document.runtime is not None,
@@ -517,9 +715,9 @@ class _Report:
                 shown.append(f"\n{NOT_VERIFIED}: {note}", style="yellow")
             table.add_row(name.upper(), shown)
         session.console.print(table)
-        for order, value in self.prediction.mrtd.items():
-            if order is not self.prediction.page_add:
-                print(f"MRTD on a host that adds pages in {order.value} order: {value}")
+        for order, value in self.mrtd.items():
+            if order != self.prediction.page_add.value:
+                print(f"MRTD on a host that adds pages in {order} order ({NOT_VERIFIED}): {value}")
         if events:
             self._print_events()
         for difference in self.differences:

@@ -85,5 +85,5 @@ def balance(
     session: Session = context.obj
     key = choose_key(session.stack, payment_key_file)
     with Api(session.stack.coordinator_url) as api:
-        reply = api.get_json("/payment-keys/balance", payment_key=key)
+        reply = api.balance(key).model_dump()
     session.result(reply, "\n".join(f"{name}: {value}" for name, value in reply.items()))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outlayer_cli.commands.verify_record import given_policy, original_bundle, record
 from outlayer_cli.errors import UsageError
 from outlayer_cli.session import SIMULATED_NOTICE, Session
 
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from outlayer_attestation.checks import Check
-    from outlayer_attestation.evidence import TrustAnchors, Verdict
+    from outlayer_attestation.evidence import KnownCollateral, LayerVerdict, TrustAnchors, Verdict
     from outlayer_attestation.policy import Policy
-    from outlayer_cli.evidence_source import Payload
+    from outlayer_cli.evidence_source import Attestation, ChainFacts, Payload
+    from outlayer_cli.receipts import Receipt
+    from outlayer_near.rpc import NearRpc
 
 app = typer.Typer(name="verify", help="Prove a result, layer by layer.", no_args_is_help=True)
+app.command()(record)
 
 Save = Annotated[Path | None, typer.Option("--save", help="Keep the evidence in this file.")]
 PolicyFile = Annotated[Path | None, typer.Option("--policy", help="A signed policy; default: the stack's.")]
@@ -33,15 +37,25 @@ ApiUrl = Annotated[str | None, typer.Option("--api", help="The coordinator to as
 InputFile = Annotated[Path | None, typer.Option("--input", help="The input's bytes.")]
 OutputFile = Annotated[Path | None, typer.Option("--output", help="The output's bytes.")]
 KeyFile = Annotated[Path | None, typer.Option("--payment-key-file", help="The key that made the call.")]
+CollateralFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--collateral", help="More collateral, newer for example; may be repeated."),
+]
+ReceiptFile = Annotated[
+    Path | None,
+    typer.Option("--receipt", help="Your receipt of the call; default: the one outlayer call kept."),
+]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Options:
-    save: Path | None
-    policy: Path | None
-    policy_key: Path | None
-    rpc: str | None
-    api: str | None
+    save: Path | None = None
+    policy: Path | None = None
+    policy_key: Path | None = None
+    rpc: str | None = None
+    api: str | None = None
+    collateral: tuple[Path, ...] = ()
+    receipt: Path | None = None
 
 
 @app.command()
@@ -53,6 +67,8 @@ def call(
     policy_key: PolicyKey = None,
     rpc: RpcUrl = None,
     api: ApiUrl = None,
+    collateral: CollateralFiles = None,
+    receipt: ReceiptFile = None,
     input_file: InputFile = None,
     output_file: OutputFile = None,
     payment_key_file: KeyFile = None,
@@ -63,7 +79,15 @@ def call(
     from outlayer_cli.payment_keys import choose_key
 
     session: Session = context.obj
-    options = _Options(save, policy, policy_key, rpc, api)
+    options = _Options(
+        save=save,
+        policy=policy,
+        policy_key=policy_key,
+        rpc=rpc,
+        api=api,
+        collateral=tuple(collateral or ()),
+        receipt=receipt,
+    )
     with Api(api or session.stack.coordinator_url) as client:
         try:
             key = choose_key(session.stack, payment_key_file)
@@ -84,9 +108,13 @@ def tx(
     policy_key: PolicyKey = None,
     rpc: RpcUrl = None,
     api: ApiUrl = None,
+    collateral: CollateralFiles = None,
 ) -> None:
     """Prove the executions that a transaction requested; input and output come from the chain."""
-    _verify_all(context.obj, "tx", tx_hash, _Options(save, policy, policy_key, rpc, api), None)
+    options = _Options(
+        save=save, policy=policy, policy_key=policy_key, rpc=rpc, api=api, collateral=tuple(collateral or ())
+    )
+    _verify_all(context.obj, "tx", tx_hash, options, None)
 
 
 @app.command()
@@ -98,13 +126,23 @@ def job(
     policy_key: PolicyKey = None,
     rpc: RpcUrl = None,
     api: ApiUrl = None,
+    collateral: CollateralFiles = None,
+    receipt: ReceiptFile = None,
     input_file: InputFile = None,
     output_file: OutputFile = None,
 ) -> None:
     """Prove a job by the coordinator's own id for it."""
     from outlayer_cli.evidence_source import Payload
 
-    options = _Options(save, policy, policy_key, rpc, api)
+    options = _Options(
+        save=save,
+        policy=policy,
+        policy_key=policy_key,
+        rpc=rpc,
+        api=api,
+        collateral=tuple(collateral or ()),
+        receipt=receipt,
+    )
     _verify_all(context.obj, "job", job_id, options, _given(Payload(), input_file, output_file))
 
 
@@ -117,17 +155,62 @@ def bundle(
     root_ca: Annotated[
         Path | None, typer.Option(help="Root certificate (DER); default: the stack's.")
     ] = None,
+    collateral: CollateralFiles = None,
+    receipt: ReceiptFile = None,
 ) -> None:
-    """Prove saved evidence again. Opens no connection."""
-    from outlayer_attestation.evidence import appraise
+    """Prove saved evidence again. Opens no connection, so the chain's words in it are stated."""
+    from outlayer_attestation.errors import EvidenceError
+    from outlayer_attestation.evidence import appraise, loads
 
     session: Session = context.obj
-    if not file.is_file():
-        raise UsageError(f"there is no evidence file {file}")
-    trust = _trust(session, root_ca)
-    options = _Options(None, policy, policy_key, None, None)
-    verdict = appraise(file.read_bytes(), trust, _policy(session, options), int(time.time()))
+    options = _Options(
+        policy=policy, policy_key=policy_key, collateral=tuple(collateral or ()), receipt=receipt
+    )
+    content, now = _read(file, "evidence", MAX_EVIDENCE_BYTES), int(time.time())
+    try:
+        document = loads(content)
+    except EvidenceError:
+        document = content  # judged as it is: a verdict says what is wrong with it
+    if isinstance(document, dict) and document.get("bundle_format") == 1:
+        named = given_policy(policy, policy_key)  # the stack's own says nothing about the original's images
+        verdict = original_bundle(document, root_ca, named, options.collateral, now)
+    else:
+        signed = _policy(session, options)
+        verdict = appraise(document, _trust(session, root_ca), signed, now, known=_known(options))
+        verdict = _with_receipt(session, verdict, document, options)
     _finish(session, [verdict])
+
+
+MAX_EVIDENCE_BYTES = 256 * 1024 * 1024
+MAX_COLLATERAL_BYTES = 1024 * 1024
+
+
+def _read(path: Path, what: str, most: int) -> bytes:
+    """A file of the user's. Raises ``UsageError``."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(most + 1)
+    except OSError as error:
+        raise UsageError(f"the {what} file {path} cannot be read: {error.strerror}") from error
+    if len(content) > most:
+        raise UsageError(f"{path} is too large for {what}", hint=f"at most {most} bytes")
+    return content
+
+
+def _known(options: _Options) -> list[KnownCollateral]:
+    """The collateral that was named. Raises ``UsageError``."""
+    from outlayer_attestation.collateral import Collateral
+    from outlayer_attestation.errors import CollateralError
+    from outlayer_attestation.evidence import KnownCollateral
+
+    found = []
+    for path in options.collateral:
+        content = _read(path, "collateral", MAX_COLLATERAL_BYTES)
+        try:
+            found.append(KnownCollateral(f"the file {path.name}", Collateral.from_json(content)))
+        except CollateralError as error:
+            raise UsageError(f"{path} is not collateral: {error}", hint=error.hint) from error
+    return found
 
 
 def _given(payload: Payload, input_file: Path | None, output_file: Path | None) -> Payload:
@@ -135,9 +218,7 @@ def _given(payload: Payload, input_file: Path | None, output_file: Path | None) 
     changes = {}
     for name, path in (("input", input_file), ("output", output_file)):
         if path is not None:
-            if not path.is_file():
-                raise UsageError(f"there is no {name} file {path}")
-            changes[name] = path.read_bytes()
+            changes[name] = _read(path, name, MAX_EVIDENCE_BYTES)
     return dataclasses.replace(payload, **changes)
 
 
@@ -146,7 +227,7 @@ def _trust(session: Session, root_ca: Path | None = None) -> TrustAnchors:
 
     stack = session.stack
     return TrustAnchors(
-        root_ca_der=Path(root_ca or stack.root_ca_file).read_bytes(),
+        root_ca_der=_read(Path(root_ca or stack.root_ca_file), "root certificate", MAX_COLLATERAL_BYTES),
         network_id=stack.network_id,
         contract_id=stack.contract_id,
         register_contract_id=stack.operator_id,
@@ -164,11 +245,15 @@ def _policy(session: Session, options: _Options) -> Policy | None:
 
 
 def _verify_all(session: Session, kind: str, key: str, options: _Options, payload: Payload | None) -> None:
-    bundles = asyncio.run(_collect(session, kind, key, options, payload))
     from outlayer_attestation.evidence import appraise
 
-    trust, policy, now = _trust(session), _policy(session, options), int(time.time())
-    verdicts = [with_binding(appraise(item, trust, policy, now), checks) for item, checks in bundles]
+    trust, policy = _trust(session), _policy(session, options)
+    known = _known(options)
+    bundles = asyncio.run(_collect(session, kind, key, options, payload, trust, known))
+    now = int(time.time())
+    verdicts = [
+        with_binding(appraise(item, trust, policy, now, asked=True), checks) for item, checks in bundles
+    ]
     if options.save is not None:
         if len(bundles) != 1:
             raise UsageError(
@@ -179,9 +264,15 @@ def _verify_all(session: Session, kind: str, key: str, options: _Options, payloa
 
 
 async def _collect(
-    session: Session, kind: str, key: str, options: _Options, payload: Payload | None
+    session: Session,
+    kind: str,
+    key: str,
+    options: _Options,
+    payload: Payload | None,
+    trust: TrustAnchors,
+    known: list[KnownCollateral],
 ) -> list[tuple[dict[str, Any], list[Check]]]:
-    """A bundle for each record, with the checks that only a look at the chain can make."""
+    """A bundle for each record, with the checks on what was asked for and on the client's own receipt."""
     from outlayer_cli import evidence_source as source
     from outlayer_cli.api import Api
     from outlayer_near.rpc import NearRpc
@@ -193,30 +284,105 @@ async def _collect(
     found = []
     async with NearRpc(endpoint) as rpc:
         for item in items:
-            record = item["record"]
             facts = None
-            if record.get("transaction_hash"):
-                facts = await source.chain_facts(rpc, stack.contract_id, record)
-            used = payload or source.Payload()
-            if facts is not None:
-                used = source.Payload(used.input or facts.input, used.output or facts.output)
-            statement, collateral = await source.approval(
-                rpc, stack.operator_id, stack.network_id, item, endpoint
-            )
-            bundle = source.assemble(item, _trust(session), statement, collateral, used, facts)
-            checks = source.chain_checks(record, facts) if facts is not None else []
-            if kind == "tx":
-                checks.append(_asked_for(record, key))
-            found.append((bundle, checks))
+            if item.task.transaction_hash:
+                facts = await source.chain_facts(rpc, stack.contract_id, item.record)
+            receipt = _receipt(session, item.record, options)
+            made = await _bundle(rpc, session, item, facts, payload, receipt, endpoint, trust, known)
+            checks = [source.asked_for(item.record, kind, key)]
+            if item.task.request_id is None:
+                version = await source.active_version(
+                    rpc, stack.contract_id, item.task.project_id, item.task.anchor_height
+                )
+                checks += _receipt_checks(receipt, item.record, version)
+            found.append((made, checks))
     return found
 
 
-def _asked_for(record: dict[str, Any], tx_hash: str) -> Check:
-    from outlayer_attestation.checks import decide
+async def _bundle(
+    rpc: NearRpc,
+    session: Session,
+    item: Attestation,
+    facts: ChainFacts | None,
+    payload: Payload | None,
+    receipt: Receipt | None,
+    endpoint: str,
+    trust: TrustAnchors,
+    known: list[KnownCollateral],
+) -> dict[str, Any]:
+    """Everything about one record, read by an own connection."""
+    from outlayer_attestation.evidence import KnownCollateral, make_bundle
+    from outlayer_cli import evidence_source as source
 
-    return decide(
-        "asked_transaction", record.get("transaction_hash") == tx_hash, "other_transaction", tx_hash
+    stack = session.stack
+    used = payload or source.Payload()
+    if facts is not None:
+        used = source.Payload(
+            facts.input if used.input is None else used.input,
+            facts.output if used.output is None else used.output,
+        )
+    header = await source.anchor_header(rpc, item.record)
+    settled = None if facts is None or facts.settlement is None else facts.settlement.block_height
+
+    async def word(block: int | None) -> dict[str, Any] | None:
+        return await source.approval(rpc, stack.operator_id, stack.network_id, item, endpoint, block)
+
+    words = {
+        "anchor": await word(item.task.anchor_height) if header is not None else None,
+        "settlement": None if settled is None else await word(settled),
+        "now": await word(None),
+    }
+    collaterals = [
+        KnownCollateral(text, collateral)
+        for text, collateral in await source.collaterals(rpc, stack.operator_id, item)
+    ]
+    return make_bundle(
+        attestation=item.raw,
+        collaterals=[*collaterals, *known],
+        trust=trust,
+        approval=words,
+        chain=source.chain_word(endpoint, header, facts),
+        input_bytes=used.input,
+        output_bytes=used.output,
+        receipt=None if receipt is None else receipt.to_json(),
     )
+
+
+def _receipt(session: Session, record: dict[str, Any], options: _Options) -> Receipt | None:
+    """This client's receipt of a call: the one that was named, else the one that ``outlayer call`` kept."""
+    from outlayer_cli.receipts import load, receipt_folder
+
+    if options.receipt is not None:
+        return load(options.receipt)
+    call_id = record.get("call_id")
+    if record.get("request_id") is not None or not isinstance(call_id, str):
+        return None
+    return receipt_folder(session.state).find(call_id)
+
+
+def _receipt_checks(receipt: Receipt | None, record: dict[str, Any], version: str | None) -> list[Check]:
+    from outlayer_cli.receipts import compare_receipt, without_receipt
+
+    return without_receipt() if receipt is None else compare_receipt(receipt, record, version)
+
+
+def _with_receipt(session: Session, verdict: Verdict, document: Any, options: _Options) -> Verdict:
+    """The verdict on a saved bundle of a call, compared with this client's receipt, else with the bundle's."""
+    from outlayer_attestation.checks import Outcome
+    from outlayer_attestation.evidence import Layer
+    from outlayer_cli.receipts import compare_receipt, compare_stated, without_receipt
+
+    if verdict.layer(Layer.BINDING).checks[0].outcome is not Outcome.PASS:
+        return verdict  # it could not be read
+    record = document["record"]
+    if record.get("request_id") is not None:
+        return verdict
+    own = _receipt(session, record, options)
+    if own is not None:
+        return with_binding(verdict, compare_receipt(own, record))
+    if document["receipt"] is None:
+        return with_binding(verdict, without_receipt())
+    return with_binding(verdict, compare_stated(document["receipt"], record))
 
 
 def with_binding(verdict: Verdict, checks: list[Check]) -> Verdict:
@@ -245,7 +411,7 @@ def _finish(session: Session, verdicts: list[Verdict], saved: Path | None = None
     raise typer.Exit(worst.exit_code)
 
 
-_COLOURS = {"PASS": "green", "FAIL": "bold red", "UNPROVEN": "yellow"}
+_COLOURS = {"PASS": "green", "FAIL": "bold red", "UNPROVEN": "yellow", "STATED": "cyan"}
 _QUESTIONS = {
     "Source": "is the image built from the published source?",
     "Provenance": "who built it?",
@@ -253,13 +419,13 @@ _QUESTIONS = {
     "Approval": "are the measurements approved, by policy and on chain?",
     "Platform": "is the quote signed by a genuine platform with a current TCB?",
     "Identity": "are the quote's measurements the approved ones?",
-    "Binding": "is this record one that the quote commits to?",
+    "Binding": "is this record one that the quote commits to, and when was it made?",
     "Payload": "are input and output the recorded bytes?",
 }
 
 
 def _print(session: Session, verdict: Verdict) -> None:
-    """A line per layer; every check that did not pass, or with ``--verbose`` all of them."""
+    """A line per layer; every check that did not pass, or with ``--verbose`` all of them; what it rests on."""
     from rich.table import Table
 
     table = Table()
@@ -271,20 +437,61 @@ def _print(session: Session, verdict: Verdict) -> None:
             table.add_row(layer.layer.value, "not asked", f"{question} outlayer audit asks")
             continue
         outcome = layer.outcome.value
-        passed = sum(check.outcome.value == "PASS" for check in layer.checks)
-        summary = f"{question} {passed} of {len(layer.checks)} checks passed"
-        table.add_row(layer.layer.value, f"[{_COLOURS[outcome]}]{outcome}[/]", summary)
+        table.add_row(
+            layer.layer.value, f"[{_COLOURS[outcome]}]{outcome}[/]", f"{question} {_counted(layer)}"
+        )
         for check in layer.checks:
-            if session.verbose or check.outcome.value != "PASS":
+            if session.verbose or check.outcome.value in ("FAIL", "UNPROVEN"):
                 _add_check(table, check)
     session.console.print(table)
+    for line in _lines(verdict):
+        print(line)
     if verdict.simulated:
         print(SIMULATED_NOTICE)
     words = {0: "PROVEN", 1: "FAILED", 2: "UNPROVEN"}
-    print(f"{words[verdict.exit_code]}{' (SIMULATED)' if verdict.simulated else ''}")
+    print(f"{words[verdict.exit_code]}{' (SIMULATED)' if verdict.simulated else ''}{_rest(verdict)}")
+
+
+def _counted(layer: LayerVerdict) -> str:
+    """ "12 of 14 checks hold: 9 proven, 2 signed, 1 stated"."""
+    counts: dict[str, int] = {}
+    for check in layer.checks:
+        if check.word is not None:
+            counts[check.word.value] = counts.get(check.word.value, 0) + 1
+    words = ", ".join(f"{counts[word]} {word}" for word in ("proven", "signed", "stated") if word in counts)
+    return f"{sum(counts.values())} of {len(layer.checks)} checks hold" + (f": {words}" if words else "")
+
+
+def _lines(verdict: Verdict) -> list[str]:
+    """When the record was made, and by which collateral the quote was judged."""
+    lines = [] if verdict.interval is None else [verdict.interval.text]
+    lines += [item.text for item in verdict.judged]
+    if verdict.stated():
+        names = ", ".join(name.partition("/")[2] for name in verdict.stated())
+        lines.append(f"stated by the bundle alone, proven by nothing here: {names}")
+    return lines
+
+
+def _rest(verdict: Verdict) -> str:
+    """What a proof rests on besides bytes that were checked here."""
+    if verdict.exit_code != 0:
+        return ""
+    signers = ", ".join(verdict.signers())
+    parts = [f"approval signed by {signers}"] if signers else []
+    if verdict.stated():
+        parts.append(f"{len(verdict.stated())} facts stated by the bundle")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def _add_check(table: Table, check: Check) -> None:
+    """One row. Its texts may be a stranger's: they are shown as they are, and are no markup."""
+    from rich.markup import escape
+
+    from outlayer_cli.replies import shown
+
     outcome = check.outcome.value
-    reason = check.detail if outcome == "PASS" else f"{check.reason}: {check.detail}"
-    table.add_row("", f"[{_COLOURS[outcome]}]{outcome}[/]", f"{check.name}  {reason}")
+    holds = check.word is not None
+    reason = check.detail if holds else f"{check.reason}: {check.detail}"
+    word = f" ({check.word.value})" if check.word is not None else ""
+    text = escape(shown(f"{check.name}{word}  {reason}", 2000))
+    table.add_row("", f"[{_COLOURS[outcome]}]{outcome}[/]", text)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal
 
@@ -90,10 +91,14 @@ def resolve_execution(
     error: str | None = None,
     compilation_note: str | None = None,
     refund_usd: int | None = None,
+    record_sha256: str | None = None,
 ) -> FunctionCall:
-    """Deliver a result that fits into what a yield is resumed with (1,024 bytes in all)."""
+    """Deliver a result that fits into what a yield is resumed with (1,024 bytes in all).
+
+    ``record_sha256`` is the leaf of the run's task record, which the request's last event carries.
+    """
     fields = _result_fields(success, output, resources, error, compilation_note, refund_usd)
-    args = b'{"request_id":%d,"response":{%s}}' % (request_id, fields)
+    args = b'{"request_id":%d,"response":{%s}%s}' % (request_id, fields, _record(record_sha256))
     return FunctionCall("resolve_execution", args, RESOLVE_GAS, 0)
 
 
@@ -112,10 +117,11 @@ def submit_execution_output_and_resolve(
     error: str | None = None,
     compilation_note: str | None = None,
     refund_usd: int | None = None,
+    record_sha256: str | None = None,
 ) -> FunctionCall:
-    """Deliver a large result; the refund travels on this path too (R7)."""
+    """Deliver a large result; refund (R7) and record travel on this path too."""
     fields = _result_fields(success, output, resources, error, compilation_note, refund_usd)
-    args = b'{"request_id":%d,%s}' % (request_id, fields)
+    args = b'{"request_id":%d,%s%s}' % (request_id, fields, _record(record_sha256))
     return FunctionCall("submit_execution_output_and_resolve", args, RESOLVE_GAS, 0)
 
 
@@ -136,6 +142,18 @@ def _result_fields(
         "refund_usd": encode(refund_usd),
     }
     return b",".join(b'"%s":%s' % (name.encode(), value) for name, value in members.items())
+
+
+def _record(leaf: str | None) -> bytes:
+    """One more member, for contracts that know it; a call without a record is as it was before there was one."""
+    if leaf is None:
+        return b""
+    if re.fullmatch("[0-9a-f]{64}", leaf) is None:
+        raise CodecError(
+            "record_sha256 is not 64 lower-case hex digits",
+            hint="give the leaf hash of the task record in hex",
+        )
+    return b',"record_sha256":' + encode(leaf)
 
 
 # -- projects --------------------------------------------------------------------------------------------

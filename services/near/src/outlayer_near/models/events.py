@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeAlias
 
-from pydantic import BeforeValidator, PlainSerializer, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, TypeAdapter, ValidationError
 
 from outlayer_near.errors import ModelError
 from outlayer_near.models.base import (
@@ -64,7 +64,10 @@ class ExecutionRequested(Model):
 
 
 class ExecutionCompleted(Model):
-    """``execution_completed``: on success and on a failure that the worker reported, never on a timeout."""
+    """``execution_completed``: on success and on a failure that the worker reported, never on a timeout.
+
+    ``record_sha256`` is the leaf of the task record that the operator gave with the result, if it gave one.
+    """
 
     sender_id: str
     code_source: ExecutionSource
@@ -75,6 +78,7 @@ class ExecutionCompleted(Model):
     payment_refunded: U128
     compilation_note: str | None = None
     timestamp: U64
+    record_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None = None
 
 
 class TopUpPaymentKey(Variant):
