@@ -20,6 +20,7 @@ from outlayer_attestation.appraisal import Appraisal, appraise
 from outlayer_attestation.base58 import encode_ed25519_key
 from outlayer_attestation.checks import Outcome, overall
 from outlayer_attestation.errors import PolicyError
+from outlayer_attestation.platform import endorsements
 from outlayer_attestation.platform.machine import SoftwarePlatform
 
 KEYS = [Ed25519PrivateKey.from_private_bytes(bytes([number]) * 32) for number in range(3)]
@@ -336,6 +337,19 @@ def test_collateral_age_is_counted_from_the_older_of_the_two(machine: SoftwarePl
     for faults in ({"tcb_age": timedelta(days=8)}, {"qe_age": timedelta(days=8)}):
         assert failing(value, result(machine, **faults)) == ["collateral_age"]
     assert failing(value, result(machine, tcb_age=timedelta(days=7))) == []
+
+
+def test_a_refused_tcb_level_says_what_is_short_and_by_how_much(machine: SoftwarePlatform) -> None:
+    levels = {
+        "tcbLevels": [
+            endorsements.level("UpToDate", endorsements.platform_tcb(pce_svn=endorsements.PCE_SVN + 2)),
+            endorsements.level("OutOfDate", endorsements.platform_tcb()),
+        ]
+    }
+    (check, _) = policy.tcb_checks(result(machine, tcb_info=levels))
+    assert check.outcome is Outcome.FAIL
+    assert f"PCESVN is {endorsements.PCE_SVN}" in check.detail
+    assert "2 short" in check.detail
 
 
 def test_r12_by_default_only_up_to_date_without_advisories(machine: SoftwarePlatform) -> None:

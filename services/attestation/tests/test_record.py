@@ -279,8 +279,7 @@ def test_one_record_is_hashed_and_bound_within_a_tenth_of_a_millisecond() -> Non
 
 def test_records_and_the_guest_client_import_nothing_heavy() -> None:
     code = (
-        "import sys, outlayer_attestation.record, outlayer_attestation.dstack, outlayer_attestation.quote,"
-        " outlayer_attestation.evidence;"
+        "import sys, outlayer_attestation.record, outlayer_attestation.dstack, outlayer_attestation.quote;"
         "print([m for m in ('pydantic', 'cryptography', 'dcap_qvl', 'structlog') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

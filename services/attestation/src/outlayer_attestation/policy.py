@@ -498,9 +498,10 @@ def tcb_checks(appraisal: Appraisal, rules: PlatformRules | None = None) -> list
             unproven("tcb_status", "quote_not_verified", "a quote that does not verify has no TCB status"),
             unproven("advisories", "quote_not_verified"),
         ]
-    checks = [
-        decide("tcb_status", status in statuses, "tcb_status", f"{status}; accepted: {', '.join(statuses)}")
-    ]
+    detail = f"{status}; accepted: {', '.join(statuses)}"
+    if status not in statuses:
+        detail = "; ".join([detail, *map(str, appraisal.tcb_shortfall)])
+    checks = [decide("tcb_status", status in statuses, "tcb_status", detail)]
     informational = [
         name for name in advisory_ids if rules and name.startswith(tuple(rules.advisory_prefix_informational))
     ]

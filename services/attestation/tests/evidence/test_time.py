@@ -83,6 +83,10 @@ def test_a_settled_request_is_bounded_from_both_sides(
     assert verdict.outcome is Outcome.PASS
     assert verdict.interval == evidence.Interval(start=ANCHOR, end=SETTLED, bounded=True)
     assert verdict.to_json()["time"] == {"not_before": ANCHOR, "not_after": SETTLED}
+    assert [item.what for item in verdict.judged] == [
+        "the collateral of its time",
+        "the newest collateral known",
+    ]
 
 
 def test_a_call_is_not_bounded_above_and_the_verdict_says_so(

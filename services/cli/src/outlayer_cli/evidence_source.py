@@ -213,15 +213,12 @@ async def anchor_header(rpc: NearRpc, record: dict[str, Any]) -> Header | None:
     """The chain's own header at the height of a record's anchor; None when the node does not keep that block.
 
     By height, so that a record which names a block of another chain is told the hash that this chain has there.
-    A height above the newest final block is none that a worker could have read: that is a ``CliError``.
+    None as well for a height that this chain has not reached.
     """
     height = TaskRecordV2.from_json(record).anchor_height
     head = await rpc.header("final")
     if height > head.height:
-        raise CliError(
-            f"the record's anchor is block {height}, the newest final block of this node is {head.height}",
-            hint="see that the node is of the record's network and in step with it",
-        )
+        return None
     return await header_or_none(rpc, height)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from outlayer_attestation import policy as rules
 from outlayer_attestation.appraisal import Appraisal, appraise
 from outlayer_attestation.checks import Check, Outcome, decide, failed, passed, unproven
+from outlayer_attestation.collateral import Collateral
 from outlayer_attestation.endorsements import (
     CollateralFacts,
     collateral_facts,
@@ -64,6 +65,7 @@ def dated(collaterals: Sequence[KnownCollateral]) -> list[Dated]:
 class Line:
     """One appraisal of the quote by one collateral."""
 
+    collateral: Collateral
     appraisal: Appraisal
     judged: Judged
 
@@ -86,11 +88,13 @@ class Appraisals:
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        """Those that differ, the one of the record's time first."""
-        made = [line for line in (self.then, self.newest, self.at_end) if line is not None]
-        return tuple(
-            {(line.judged.collateral_sha256, line.judged.at): line for line in reversed(made)}.values()
-        )[::-1]
+        """With the collateral of its time and with the newest known; and with that of now, where it is another."""
+        if (
+            self.at_end is None
+            or self.at_end.judged.collateral_sha256 == self.newest.judged.collateral_sha256
+        ):
+            return (self.then, self.newest)
+        return (self.then, self.newest, self.at_end)
 
     def _line(self, moment: int, what: str) -> Line:
         valid = [item for item in self._dated if item.covers(moment)]
@@ -130,7 +134,7 @@ class Appraisals:
             status=appraisal.status,
             advisory_ids=appraisal.advisory_ids,
         )
-        return Line(appraisal, judged)
+        return Line(collateral, appraisal, judged)
 
     def _appraise_undated(self, what: str, moment: int) -> Line:
         known = self._all[0]
@@ -146,7 +150,7 @@ class Appraisals:
             status=appraisal.status,
             advisory_ids=appraisal.advisory_ids,
         )
-        return Line(appraisal, judged)
+        return Line(known.collateral, appraisal, judged)
 
     # --- checks ---
 
@@ -169,7 +173,7 @@ class Appraisals:
         used = self.then.judged
         if used.at == moment:
             return passed(name, f"{describe(used.collateral_sha256)} from {used.source}; {used.why}")
-        detail = f"the record's anchor is of {shown(moment)}; give collateral of that time"
+        detail = f"the record is of {shown(moment)}; give collateral of that time: --collateral FILE"
         return unproven(name, "collateral_not_of_that_time", detail)
 
     def _accepted_then(self, policy: rules.Policy | None) -> list[Check]:
@@ -231,7 +235,13 @@ class Appraisals:
         if quote is None:
             return unproven(name, "quote_unreadable")
         try:
-            found = revoked_by(quote, [known.collateral for known in self._all], self._root)
+            found = revoked_by(
+                quote,
+                [known.collateral for known in self._all],
+                self._root,
+                # a signer of collateral that nothing is judged by may have been retired since
+                endorsed_by=[line.collateral for line in self.lines],
+            )
         except AttestationError as error:
             return unproven(name, "unreadable", str(error))
         return decide(name, found is None, "revoked", found or f"by none of {len(self._all)} known")

@@ -464,7 +464,10 @@ def _counted(layer: LayerVerdict) -> str:
 
 def _lines(verdict: Verdict) -> list[str]:
     """When the record was made, and by which collateral the quote was judged."""
-    lines = [] if verdict.interval is None else [verdict.interval.text]
+    lines = []
+    if verdict.interval is not None:
+        only_stated = any(name.startswith("Binding/not_") for name in verdict.stated())
+        lines.append(f"{verdict.interval.text}{' (stated)' if only_stated else ''}")
     lines += [item.text for item in verdict.judged]
     if verdict.stated():
         names = ", ".join(name.partition("/")[2] for name in verdict.stated())
