@@ -23,7 +23,7 @@ import httpx
 
 from outlayer_near.errors import EventError, ModelError, RpcError, RpcUnavailableError
 from outlayer_near.models import MAIN_EVENTS, ExecutionCompleted, ExecutionRequested, RequestData, read_event
-from outlayer_near.rpc import NearRpc
+from outlayer_near.rpc import NearRpc, bounded_content
 
 EVENT_PREFIX = "EVENT_JSON:"
 STANDARD = "near-outlayer"
@@ -129,6 +129,7 @@ class FeedSource:
         self._client = httpx.AsyncClient(
             base_url=base_url, timeout=timeout, trust_env=False, follow_redirects=True
         )
+        self._whole_seconds = 2 * timeout
 
     async def block(self, height: int) -> Block | None:
         answer = await self._get(f"/v0/block/{height}")
@@ -159,15 +160,16 @@ class FeedSource:
 
     async def _get(self, path: str) -> Any:
         try:
-            answer = await self._client.get(path)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            async with asyncio.timeout(self._whole_seconds), self._client.stream("GET", path) as answer:
+                content = await bounded_content(answer)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise RpcUnavailableError(f"the block feed does not answer ({type(error).__name__})") from error
         if answer.status_code == httpx.codes.NOT_FOUND:
             return _MISSING
         if answer.status_code != httpx.codes.OK:
             raise RpcUnavailableError(f"the block feed answered HTTP {answer.status_code}")
         try:
-            return answer.json()
+            return json.loads(content)
         except (ValueError, RecursionError) as error:
             raise RpcUnavailableError("the block feed did not answer with JSON") from error
 

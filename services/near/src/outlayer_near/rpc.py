@@ -141,7 +141,7 @@ class NearRpc:
                 asyncio.timeout(self._whole_seconds),
                 self._client.stream("POST", url, json=message) as answer,
             ):
-                content = await _content(answer)
+                content = await bounded_content(answer)
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
             raise RpcUnavailableError(
                 f"the NEAR node does not answer ({type(error).__name__})", hint="see that its URL is right"
@@ -288,7 +288,7 @@ class NearRpc:
         return _object(method, await self.request(method, params))
 
 
-async def _content(answer: httpx.Response) -> bytes:
+async def bounded_content(answer: httpx.Response) -> bytes:
     """The body, unpacked as it comes, and no more of it than there can be reason for."""
     parts: list[bytes] = []
     size = 0
@@ -296,7 +296,9 @@ async def _content(answer: httpx.Response) -> bytes:
         parts.append(part)
         size += len(part)
         if size > MAX_ANSWER_BYTES:
-            raise RpcUnavailableError(f"the NEAR node's answer is longer than {MAX_ANSWER_BYTES} bytes")
+            raise RpcUnavailableError(
+                f"the answer of {answer.url.host} is longer than {MAX_ANSWER_BYTES} bytes"
+            )
     return b"".join(parts)
 
 
