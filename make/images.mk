@@ -20,6 +20,10 @@ images-check: install images ## build, and compare with the pinned values
 images-boot: install images ## boot every image without TDX; every measured event has to be the predicted one
 	$(BIN)/python -m tools.bootproof $(ROLES)
 
+.PHONY: images-hostile
+images-hostile: install images ## boot images on every hostile host of the reference's table (about 30 minutes)
+	OUTLAYER_RUN_HOSTILE=1 $(BIN)/pytest tests/images/test_boot.py $(PYTEST_ARGS)
+
 .PHONY: images-repro
 images-repro: install images ## build firmware and every image again as on other days and machines, and compare (about 30 minutes)
 	OUTLAYER_RUN_REPRO=1 $(BIN)/pytest tests/images/test_reproducible.py $(PYTEST_ARGS)

@@ -39,6 +39,16 @@ def test_up_registers_the_measurements_of_the_pinned_image_or_says_why_not(up_ou
         assert registered["rtmr1"] != pin.metadata.measurements.rtmr1
 
 
+def test_the_approved_measurements_are_read_from_the_chain(cli: Cli, tmp_path: Path) -> None:
+    out = tmp_path / "approved.json"
+    said = cli.json("image", "approved", "worker", "--out", str(out))
+    registered = json.loads((cli.state / "tdx/worker.measurements.json").read_text())
+    assert json.loads(out.read_text()) == said["measurements"] == registered
+    nobody = cli.run("image", "approved", "keystore")
+    assert nobody.returncode == 1
+    assert "approves no measurements of the role keystore" in nobody.stderr
+
+
 def test_the_curl_line_that_up_prints_works(up_output: str, cli: Cli) -> None:
     line = next(line for line in up_output.splitlines() if line.strip().startswith("curl"))
     answer = subprocess.run(line, shell=True, capture_output=True, text=True, check=True, env=cli.env)
@@ -126,6 +136,30 @@ def test_a_contract_gets_the_value_in_its_callback_and_the_transaction_is_proven
     assert reply["value"] == {"hello": "chain"}
     verdict = cli.json("verify", "tx", reply["tx_hash"])
     assert verdict["verdict"] == "PASS"
+
+
+def test_a_saved_request_is_bounded_by_the_chain_and_says_what_is_only_stated(
+    cli: Cli, tmp_path: Path
+) -> None:
+    reply = cli.json("request", "alice.test/echo", '{"n":9}', "--account", "alice.test")
+    path = tmp_path / "evidence.json"
+    live = cli.json("verify", "tx", reply["tx_hash"], "--save", str(path))
+    assert live["time"]["not_before"] <= live["time"]["not_after"]
+    assert live["rests_on"]["stated"] == []
+    saved = cli.json("verify", "bundle", str(path))
+    assert saved["verdict"] == "PASS"
+    assert {"Approval/worker_key", "Binding/not_before", "Binding/not_after"} <= set(
+        saved["rests_on"]["stated"]
+    )
+
+
+def test_a_call_without_a_receipt_is_unproven_and_names_what_could_have_been_changed(cli: Cli) -> None:
+    reply = cli.json("call", "alice.test/echo", '{"n":10}', "--no-receipt")
+    outcome = cli.run("--json", "verify", "call", reply["call_id"])
+    assert outcome.returncode == 2
+    checks = json.loads(outcome.stdout)["checks"]
+    open_ = {check["name"] for check in checks if check["reason"] == "no_receipt"}
+    assert {"receipt_input", "receipt_project", "receipt_limits", "receipt_caller"} <= open_
 
 
 def test_a_request_without_a_contract_in_between_is_answered_too(cli: Cli) -> None:

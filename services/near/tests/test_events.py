@@ -312,6 +312,16 @@ async def test_a_feed_that_answers_with_another_block_is_not_believed(node, mode
     await source.close()
 
 
+async def test_a_feed_that_answers_without_end_is_cut(node, model, monkeypatch):
+    monkeypatch.setattr(rpc_module, "MAX_ANSWER_BYTES", 10_000)
+    model.add(10)
+    node.feed = lambda _: {"padding": "x" * 20_000}
+    source = FeedSource(node.url)
+    with pytest.raises(RpcUnavailableError, match="longer than 10000 bytes"):
+        await source.block(10)
+    await source.close()
+
+
 async def test_heights_that_a_source_can_give(source, model):
     model.add(10)
     model.add(14)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
+from outlayer_cli.commands.image_approved import approved
 from outlayer_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_UNPROVEN, CliError, UsageError
 from outlayer_cli.session import Session
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from outlayer_attestation.measure.shape import VmShape
 
 app = typer.Typer(name="image", help="VM images and what they measure.", no_args_is_help=True)
+app.command()(approved)
 
 _MAX_DOCUMENT = 16 * 1024 * 1024
 _MAX_FIRMWARE = 64 * 1024 * 1024
