@@ -55,7 +55,7 @@ class CollateralFacts:
     see ``signatures_valid`` and ``appraise``.
 
     ``window_end`` is exclusive. CRL numbers are None when the CRL carries none.
-    ``tcb_evaluation_data_number`` is the lower of TCB info's and QE identity's.
+    The numbers of TCB info and QE identity are their tcbEvaluationDataNumber.
     """
 
     tcb_info_issued: int
@@ -64,9 +64,15 @@ class CollateralFacts:
     pck_crl_issued: int
     root_crl_number: int | None
     pck_crl_number: int | None
-    tcb_evaluation_data_number: int
+    tcb_info_number: int
+    qe_identity_number: int
     window_start: int
     window_end: int
+
+    @property
+    def tcb_evaluation_data_number(self) -> int:
+        """The lower of TCB info's and QE identity's."""
+        return min(self.tcb_info_number, self.qe_identity_number)
 
     @property
     def issued_at(self) -> int:
@@ -153,7 +159,8 @@ class _Parsed:
         issued = [_time(part, "issueDate") for part in (self.tcb_info, self.qe_identity)]
         if issued[0] is None or issued[1] is None:
             raise CollateralError("TCB info or QE identity has no readable dates")
-        if self.evaluation_number is None:
+        numbers = self.evaluation_numbers
+        if numbers is None:
             raise CollateralError("TCB info or QE identity has no tcbEvaluationDataNumber")
         return CollateralFacts(
             tcb_info_issued=issued[0],
@@ -162,20 +169,26 @@ class _Parsed:
             pck_crl_issued=_crl_dates(self, "pck_crl")[0],
             root_crl_number=self.crl_numbers[0],
             pck_crl_number=self.crl_numbers[1],
-            tcb_evaluation_data_number=self.evaluation_number,
+            tcb_info_number=numbers[0],
+            qe_identity_number=numbers[1],
             window_start=start,
             window_end=end,
         )
 
     @cached_property
-    def evaluation_number(self) -> int | None:
-        """The lower tcbEvaluationDataNumber of TCB info and QE identity; None when one has none."""
+    def evaluation_numbers(self) -> tuple[int, int] | None:
+        """tcbEvaluationDataNumber of TCB info and of QE identity; None when one has none."""
         try:
             numbers = [part.get("tcbEvaluationDataNumber") for part in (self.tcb_info, self.qe_identity)]
         except CollateralError:
             return None
         known = [number for number in numbers if type(number) is int and 0 <= number < 2**32]
-        return min(known) if len(known) == len(numbers) else None
+        return (known[0], known[1]) if len(known) == len(numbers) else None
+
+    @property
+    def evaluation_number(self) -> int | None:
+        """The lower of the two."""
+        return min(self.evaluation_numbers) if self.evaluation_numbers else None
 
     @cached_property
     def issued_at(self) -> int | None:

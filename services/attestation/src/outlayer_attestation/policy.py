@@ -350,7 +350,9 @@ def verify_signatures(data: bytes, signature_file: bytes, trusted_keys: Sequence
         key = entry["public_key"]
         signature = entry.get("signature")
         try:
-            raw = bytes.fromhex(signature if isinstance(signature, str) else "-")
+            if not isinstance(signature, str) or re.fullmatch(r"[0-9a-f]{128}", signature) is None:
+                raise ValueError("a signature is 128 lower-case hex digits")
+            raw = bytes.fromhex(signature)
             Ed25519PublicKey.from_public_bytes(decode_ed25519_key(key)).verify(raw, SIGNATURE_TAG + data)
         except (InvalidSignature, ValueError, AttestationError) as error:
             raise PolicyError(f"the signature of {key} does not verify") from error

@@ -335,6 +335,7 @@ class TaskRecordV1:
         for name in ("task_type", "output_hash"):
             if type(getattr(self, name)) is not str:
                 raise RecordError(f"{name} is not text")
+            _check_text(name, getattr(self, name))
         for name in _V1_TEXT:
             if getattr(self, name) is not None:
                 if type(getattr(self, name)) is not str:

@@ -150,6 +150,8 @@ def expected_check(path: Path_) -> tuple[str, ...]:
             f"approval.{when}.collateral_sha256": ("Approval/collateral_on_chain",),
             f"approval.{when}.worker_key.public_key": ("Approval/worker_key",),
             f"approval.{when}.worker_key.role": ("Approval/worker_key_role",),
+            f"approval.{when}.worker_key.measurement_set": ("Approval/worker_key_measurements",),
+            f"approval.{when}.measurement_set.id": ("Approval/worker_key_measurements",),
             f"approval.{when}.worker_key.measurements": ("Approval/worker_key_measurements",),
             f"approval.{when}.measurement_set.measurements": ("Approval/worker_key_measurements",),
             f"approval.{when}.measurement_set.role": ("Approval/measurement_set_role",),
@@ -203,8 +205,6 @@ def test_every_leaf_of_a_bundle_is_covered_or_documented(machine: SoftwarePlatfo
             elif listed is None and variant is not None:
                 assert verdict.exit_code == 1, (path, variant, verdict.failing())
     of_requests = {name for name in names if name.startswith(("chain.settlement", "chain.request"))}
-    # for a call these are not free: nothing settles it, so set and key of now count
-    of_requests |= {"approval.now.measurement_set.id", "approval.now.worker_key.measurement_set"}
     expected = names if kind == "request" else names - of_requests
     assert uncovered == expected - {"receipt"}
 

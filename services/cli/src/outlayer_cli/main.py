@@ -49,9 +49,12 @@ def _report(error: CliError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": str(error), "hint": error.hint}), file=sys.stderr)
         return
-    print(f"error: {error}", file=sys.stderr)
+    from outlayer_cli.replies import shown_lines
+
+    # a remote party's words may be in it
+    print(f"error: {shown_lines(error)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {shown_lines(error.hint)}", file=sys.stderr)
 
 
 def translate(error: Exception) -> CliError | None:

@@ -149,6 +149,11 @@ def shown(text: object, longest: int = 300) -> str:
     return clean if len(clean) <= longest else f"{clean[:longest]}…"
 
 
+def shown_lines(text: object, longest: int = 20_000) -> str:
+    """The same for a text of our own with several lines, in which a stranger's words may stand."""
+    return "\n".join(shown(line, 2000) for line in str(text)[:longest].split("\n"))
+
+
 # --- the text of a member -----------------------------------------------------------------------------
 
 

@@ -155,7 +155,7 @@ class FeedSource:
         answer = await self._get(path)
         try:
             return int(answer["block"]["header"]["height"])
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise EventError(f"the block feed's answer to {path} holds no block height") from error
 
     async def _get(self, path: str) -> Any:
@@ -221,7 +221,7 @@ class RpcSource:
                 tuple(receipts),
                 header.get("prev_height"),
             )
-        except (TypeError, KeyError, ValueError, AttributeError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
             raise EventError(
                 f"the node's answer about block {height} has an unknown form ({error!r})"
             ) from error
@@ -351,7 +351,7 @@ def block_from_feed(answer: Any) -> Block:
             tuple(receipts),
             None if previous is None else int(previous),
         )
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise EventError(f"a block of the feed has an unknown form ({error!r})") from error
 
 
@@ -507,7 +507,7 @@ def settlement_of(status: dict[str, Any], contract_id: str, request: RequestEven
             if receipt.receipt_id in found:
                 value = base64.b64decode(outcomes[receipt.receipt_id]["status"].get("SuccessValue") or "")
                 return _settlement(block, contract_id, value)
-    except (TypeError, KeyError, ValueError, AttributeError, RecursionError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise _unknown_status(error) from error
     return None
 
@@ -518,7 +518,7 @@ def _blocks_of_transaction(status: dict[str, Any]) -> Iterator[Block]:
         hashes = {item["id"]: item["block_hash"] for item in status["receipts_outcome"]}
         receipts = list(receipts_of_transaction(status))
         blocks = [Block(0, _text(hashes[receipt.receipt_id]), 0, (receipt,)) for receipt in receipts]
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise _unknown_status(error) from error
     yield from blocks
 

@@ -220,7 +220,7 @@ class NearRpc:
             raise ViewError(f"{contract}.{method} failed: {answer['error']}")
         try:
             return bytes(list(answer["result"]))  # a lone number would give that many zeros
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RpcUnavailableError(f"the node's answer to {contract}.{method} holds no bytes") from error
 
     async def view(

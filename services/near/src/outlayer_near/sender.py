@@ -94,7 +94,7 @@ class TxOutcome:
                 gas_burnt=sum(int(item["outcome"]["gas_burnt"]) for item in outcomes),
                 raw=answer,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RpcUnavailableError(f"a transaction's status has an unknown form ({error!r})") from error
 
 

@@ -104,7 +104,7 @@ class _Judge:
         self.policy = policy
         self.now = now
         self.basis = basis
-        self.interval = interval_of(self.record, bundle.chain, now)
+        self.interval = interval_of(self.record, bundle.chain, now, asked=basis.asked)
         self.collaterals = (*bundle.collaterals, *known)
         self.appraisals = Appraisals(
             bundle.batch.quote, self.collaterals, trust.root_ca_der, self.interval, now

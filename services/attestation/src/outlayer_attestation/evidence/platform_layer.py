@@ -43,9 +43,17 @@ class Dated:
         return min(max(moment, self.facts.window_start), self.facts.window_end - 1)
 
     @property
-    def rank(self) -> tuple[int, int]:
-        """Newer is greater: by Intel's evaluation data number, then by date of issue."""
-        return (self.facts.tcb_evaluation_data_number, self.facts.issued_at)
+    def rank(self) -> tuple[int, int, int, int]:
+        """Newer is greater: by TCB info's evaluation data number and date of issue, then by QE identity's.
+
+        Each part by its own: an old part beside it must not make new TCB info count less.
+        """
+        return (self.facts.tcb_info_number, self.facts.tcb_info_issued, *self.rank_of_qe)
+
+    @property
+    def rank_of_qe(self) -> tuple[int, int]:
+        """The same of the QE identity alone."""
+        return (self.facts.qe_identity_number, self.facts.qe_identity_issued)
 
 
 def dated(collaterals: Sequence[KnownCollateral]) -> list[Dated]:
@@ -74,7 +82,14 @@ class Appraisals:
     """The quote, judged with the collateral of the record's time, with the newest, and with that of now."""
 
     def __init__(
-        self, quote: bytes, collaterals: Sequence[KnownCollateral], root: bytes, interval: Interval, now: int
+        self,
+        quote: bytes,
+        collaterals: Sequence[KnownCollateral],
+        root: bytes,
+        interval: Interval,
+        now: int,
+        *,
+        time_proven: bool = True,
     ) -> None:
         self._quote = quote
         self._root = root
@@ -82,8 +97,10 @@ class Appraisals:
         self._dated = dated(collaterals)
         self._interval = interval
         self._now = now
+        self._time_known = interval.bounded and time_proven
         self.then = self._line(interval.start, "the collateral of its time")
         self.newest = self._newest()
+        self.newest_qe = self._newest_qe()
         self.at_end = None if interval.bounded else self._at_end()
 
     @property
@@ -93,8 +110,10 @@ class Appraisals:
             self.at_end is None
             or self.at_end.judged.collateral_sha256 == self.newest.judged.collateral_sha256
         ):
-            return (self.then, self.newest)
-        return (self.then, self.newest, self.at_end)
+            made = [self.then, self.newest, self.newest_qe]
+        else:
+            made = [self.then, self.newest, self.newest_qe, self.at_end]
+        return tuple(line for line in made if line is not None)
 
     def _line(self, moment: int, what: str) -> Line:
         valid = [item for item in self._dated if item.covers(moment)]
@@ -112,6 +131,17 @@ class Appraisals:
         if not self._dated:
             return self._appraise_undated(what, self._now)
         best = max(self._dated, key=lambda item: item.rank)
+        return self._appraise(best, best.nearest(self._now), what, f"of {len(self._all)} known")
+
+    def _newest_qe(self) -> Line | None:
+        """By the newest QE identity, where another collateral has it: that has to hold as well."""
+        if not self._dated:
+            return None
+        best = max(self._dated, key=lambda item: item.rank_of_qe)
+        newest = max(self._dated, key=lambda item: item.rank)
+        if best.rank_of_qe == newest.rank_of_qe:
+            return None
+        what = "the newest QE identity known"
         return self._appraise(best, best.nearest(self._now), what, f"of {len(self._all)} known")
 
     def _at_end(self) -> Line | None:
@@ -187,20 +217,24 @@ class Appraisals:
         ]
 
     def _newest_checks(self, policy: rules.Policy | None) -> list[Check]:
-        appraisal = self.newest.appraisal
+        platform = policy.document.platform if policy else None
         checks = [
-            _whole("newest_quote", appraisal),
-            *_renamed("newest_", rules.tcb_checks(appraisal, policy.document.platform if policy else None)),
+            _whole("newest_quote", self.newest.appraisal),
+            *_renamed("newest_", rules.tcb_checks(self.newest.appraisal, platform)),
         ]
+        if self.newest_qe is not None:
+            appraisal = self.newest_qe.appraisal
+            checks.append(_whole("newest_qe_quote", appraisal))
+            checks += _renamed("newest_qe_", rules.tcb_checks(appraisal, platform))
         if policy is None or policy.document.platform.newest_collateral == "must_hold":
             return checks
         return [self._waived(check) for check in checks]
 
     def _waived(self, check: Check) -> Check:
         """The policy lets the collateral of the record's time decide; that needs a record of a known time."""
-        if check.outcome is Outcome.PASS or check.name == "newest_quote":
+        if check.outcome is Outcome.PASS or check.name.endswith("_quote"):
             return check
-        if not self._interval.bounded:
+        if not self._time_known:
             return unproven(check.name, "time_not_bounded_above", check.detail)
         return passed(check.name, f"{check.detail}; the policy does not ask for it", reason="policy")
 

@@ -23,10 +23,15 @@ NOT_BOUNDED = (
 )
 
 
-def interval_of(record: TaskRecordV2, chain: ChainWord | None, now: int) -> Interval:
-    """The interval in which the record was made. A settlement that cannot be this record's bounds nothing."""
+def interval_of(record: TaskRecordV2, chain: ChainWord | None, now: int, *, asked: bool) -> Interval:
+    """The interval in which the record was made.
+
+    A settlement that cannot be this record's bounds nothing, and neither does one that is merely stated: whoever
+    makes up a bundle makes up its settlement, too.
+    """
     settlement = None if chain is None else chain.settlement
-    if record.request_id is None or settlement is None or _fault(record, settlement) is not None:
+    bounds = asked and record.request_id is not None
+    if not bounds or settlement is None or _fault(record, settlement) is not None:
         return Interval(start=record.anchor_time, end=max(now, record.anchor_time), bounded=False)
     return Interval(start=record.anchor_time, end=settlement.block_time, bounded=True)
 

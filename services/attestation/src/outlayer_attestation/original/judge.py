@@ -136,7 +136,9 @@ class _Judge:
             return None
         moment = self.record.timestamp
         interval = Interval(start=moment, end=moment, bounded=True)
-        return Appraisals(self.published.quote, collaterals, self.trust.root_ca_der, interval, self.now)
+        root = self.trust.root_ca_der
+        # nothing but the record's own clock says when it was made
+        return Appraisals(self.published.quote, collaterals, root, interval, self.now, time_proven=False)
 
     @property
     def appraisal(self) -> Appraisal | None:

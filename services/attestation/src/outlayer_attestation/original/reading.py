@@ -171,9 +171,10 @@ def _payload(given: Mapping[str, Any], name: str, *, sort_keys: bool) -> Payload
         return None
     try:
         text = json.dumps(given[name], separators=(",", ":"), ensure_ascii=False, sort_keys=sort_keys)
+        exact = not _has_fraction(given[name])
     except (ValueError, RecursionError) as error:
         raise EvidenceError(f"{name} cannot be written as JSON: {error}") from error
-    return Payload(_encoded(text, name), exact=not _has_fraction(given[name]))
+    return Payload(_encoded(text, name), exact=exact)
 
 
 def _has_fraction(value: object) -> bool:

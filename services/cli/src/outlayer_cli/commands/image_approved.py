@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""``image approved``: what the register contract approves, as a file for ``image measure --expect``."""
+"""``image approved``: what the register contract approves, for ``measure --expect``. A part of ``image``."""
 
 from __future__ import annotations
 

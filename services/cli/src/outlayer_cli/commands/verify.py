@@ -7,6 +7,7 @@ import asyncio
 import dataclasses
 import json
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -90,7 +91,9 @@ def call(
     )
     with Api(api or session.stack.coordinator_url) as client:
         try:
-            key = choose_key(session.stack, payment_key_file)
+            # the stack's own key goes to the stack's own coordinator alone
+            own = api is None or payment_key_file is not None
+            key = choose_key(session.stack, payment_key_file) if own else None
         except UsageError:
             if payment_key_file is not None:
                 raise
@@ -259,7 +262,12 @@ def _verify_all(session: Session, kind: str, key: str, options: _Options, payloa
             raise UsageError(
                 f"{kind} {key} has {len(bundles)} records; one file holds one", hint="verify each job"
             )
-        options.save.write_text(json.dumps(bundles[0][0], indent=1) + "\n")
+        try:
+            options.save.write_text(json.dumps(bundles[0][0], indent=1) + "\n")
+        except OSError as error:
+            for verdict in verdicts:
+                _print(session, verdict)
+            raise UsageError(f"cannot write {options.save}: {error.strerror}") from error
     _finish(session, verdicts, saved=options.save)
 
 
@@ -282,6 +290,7 @@ async def _collect(
     with Api(options.api or stack.coordinator_url) as client:
         items = source.attestations(client, kind, key)
     found = []
+    recorded = {item.task.request_id for item in items}
     async with NearRpc(endpoint) as rpc:
         for item in items:
             facts = None
@@ -290,6 +299,8 @@ async def _collect(
             receipt = _receipt(session, item.record, options)
             made = await _bundle(rpc, session, item, facts, payload, receipt, endpoint, trust, known)
             checks = [source.asked_for(item.record, kind, key)]
+            if kind == "tx" and facts is not None:
+                checks.append(source.all_recorded(facts, recorded))
             if item.task.request_id is None:
                 version = await source.active_version(
                     rpc, stack.contract_id, item.task.project_id, item.task.anchor_height
@@ -334,7 +345,9 @@ async def _bundle(
     }
     collaterals = [
         KnownCollateral(text, collateral)
-        for text, collateral in await source.collaterals(rpc, stack.operator_id, item)
+        for text, collateral in await source.collaterals(
+            rpc, stack.operator_id, item, () if settled is None else (settled,)
+        )
     ]
     return make_bundle(
         attestation=item.raw,
@@ -357,6 +370,10 @@ def _receipt(session: Session, record: dict[str, Any], options: _Options) -> Rec
     call_id = record.get("call_id")
     if record.get("request_id") is not None or not isinstance(call_id, str):
         return None
+    try:
+        uuid.UUID(call_id)
+    except ValueError:
+        return None  # the record's own id, which a coordinator may make up
     return receipt_folder(session.state).find(call_id)
 
 
@@ -368,7 +385,7 @@ def _receipt_checks(receipt: Receipt | None, record: dict[str, Any], version: st
 
 def _with_receipt(session: Session, verdict: Verdict, document: Any, options: _Options) -> Verdict:
     """The verdict on a saved bundle of a call, compared with this client's receipt, else with the bundle's."""
-    from outlayer_attestation.checks import Outcome
+    from outlayer_attestation.checks import Outcome, unproven
     from outlayer_attestation.evidence import Layer
     from outlayer_cli.receipts import compare_receipt, compare_stated, without_receipt
 
@@ -382,7 +399,12 @@ def _with_receipt(session: Session, verdict: Verdict, document: Any, options: _O
         return with_binding(verdict, compare_receipt(own, record))
     if document["receipt"] is None:
         return with_binding(verdict, without_receipt())
-    return with_binding(verdict, compare_stated(document["receipt"], record))
+    # whoever made the bundle made its receipt: it contradicts, but it proves nothing
+    hint = "the receipt is the bundle's own; name yours: --receipt FILE"
+    return with_binding(
+        verdict,
+        [*compare_stated(document["receipt"], record), unproven("receipt", "receipt_not_yours", hint)],
+    )
 
 
 def with_binding(verdict: Verdict, checks: list[Check]) -> Verdict:
@@ -428,6 +450,8 @@ def _print(session: Session, verdict: Verdict) -> None:
     """A line per layer; every check that did not pass, or with ``--verbose`` all of them; what it rests on."""
     from rich.table import Table
 
+    from outlayer_cli.replies import shown
+
     table = Table()
     for column in ("layer", "verdict", "question and checks"):
         table.add_column(column, overflow="fold")
@@ -445,7 +469,7 @@ def _print(session: Session, verdict: Verdict) -> None:
                 _add_check(table, check)
     session.console.print(table)
     for line in _lines(verdict):
-        print(line)
+        print(shown(line, 4000))
     if verdict.simulated:
         print(SIMULATED_NOTICE)
     words = {0: "PROVEN", 1: "FAILED", 2: "UNPROVEN"}
