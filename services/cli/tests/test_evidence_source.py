@@ -405,7 +405,10 @@ def test_the_settlement_is_told_with_its_receipt_and_block(
         record_sha256=LEAF,
     )
     assert (found.input, found.output) == (INPUT.encode(), b"6")
-    assert {check.outcome for check in source.chain_checks(item["record"], found)} == {Outcome.PASS}
+    stated = {
+        name: item["record"][name] for name in ("transaction_hash", "receipt_id", "request_id", "signer_id")
+    }
+    assert stated.items() <= found.to_json().items()
     header = ask(server, lambda rpc: source.anchor_header(rpc, item["record"]))
     word = source.chain_word("http://node", header, found)
     assert word["anchor"] == {"height": ANCHOR, "hash": block_hash(ANCHOR), "time": block_time(ANCHOR)}

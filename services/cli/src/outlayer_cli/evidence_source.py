@@ -308,24 +308,6 @@ def _unknown_status(reason: str) -> NoReturn:
     )
 
 
-def chain_checks(record: dict[str, Any], facts: ChainFacts) -> list[Check]:
-    """The record against the chain's own words."""
-    event = facts.event
-    pairs = {
-        "transaction": (record.get("transaction_hash"), event.tx_hash),
-        "request": (record.get("request_id"), event.request.request_id),
-        "receipt": (record.get("receipt_id"), event.receipt_id),
-        "caller": (record.get("caller"), event.predecessor_id),
-        "signer": (record.get("signer_id"), event.signer_id),
-        "project": (record.get("project_id"), event.request.project_id),
-        "block": (record.get("block_height"), event.block_height),
-    }
-    return [
-        decide(f"chain_{name}", stated == found, "differs_from_chain", f"record {stated}, chain {found}")
-        for name, (stated, found) in pairs.items()
-    ]
-
-
 async def active_version(rpc: NearRpc, contract_id: str, project_id: str | None, block: int) -> str | None:
     """The version of a project that was active at a block; None when the node does not keep that block's state."""
     if project_id is None:

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from outlayer_cli.commands.verify_record import given_policy, original_bundle, record
+from outlayer_cli.commands.verify_record import (
+    given_policy,
+    original_bundle,
+    read_collaterals,
+    read_file,
+    record,
+)
 from outlayer_cli.errors import UsageError
 from outlayer_cli.session import SIMULATED_NOTICE, Session
 
@@ -169,7 +175,7 @@ def bundle(
     options = _Options(
         policy=policy, policy_key=policy_key, collateral=tuple(collateral or ()), receipt=receipt
     )
-    content, now = _read(file, "evidence", MAX_EVIDENCE_BYTES), int(time.time())
+    content, now = read_file(file, "evidence"), int(time.time())
     try:
         document = loads(content)
     except EvidenceError:
@@ -179,41 +185,11 @@ def bundle(
         verdict = original_bundle(document, root_ca, named, options.collateral, now)
     else:
         signed = _policy(session, options)
-        verdict = appraise(document, _trust(session, root_ca), signed, now, known=_known(options))
+        verdict = appraise(
+            document, _trust(session, root_ca), signed, now, known=read_collaterals(options.collateral)
+        )
         verdict = _with_receipt(session, verdict, document, options)
     _finish(session, [verdict])
-
-
-MAX_EVIDENCE_BYTES = 256 * 1024 * 1024
-MAX_COLLATERAL_BYTES = 1024 * 1024
-
-
-def _read(path: Path, what: str, most: int) -> bytes:
-    """A file of the user's. Raises ``UsageError``."""
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(most + 1)
-    except OSError as error:
-        raise UsageError(f"the {what} file {path} cannot be read: {error.strerror}") from error
-    if len(content) > most:
-        raise UsageError(f"{path} is too large for {what}", hint=f"at most {most} bytes")
-    return content
-
-
-def _known(options: _Options) -> list[KnownCollateral]:
-    """The collateral that was named. Raises ``UsageError``."""
-    from outlayer_attestation.collateral import Collateral
-    from outlayer_attestation.errors import CollateralError
-    from outlayer_attestation.evidence import KnownCollateral
-
-    found = []
-    for path in options.collateral:
-        content = _read(path, "collateral", MAX_COLLATERAL_BYTES)
-        try:
-            found.append(KnownCollateral(f"the file {path.name}", Collateral.from_json(content)))
-        except CollateralError as error:
-            raise UsageError(f"{path} is not collateral: {error}", hint=error.hint) from error
-    return found
 
 
 def _given(payload: Payload, input_file: Path | None, output_file: Path | None) -> Payload:
@@ -221,7 +197,7 @@ def _given(payload: Payload, input_file: Path | None, output_file: Path | None) 
     changes = {}
     for name, path in (("input", input_file), ("output", output_file)):
         if path is not None:
-            changes[name] = _read(path, name, MAX_EVIDENCE_BYTES)
+            changes[name] = read_file(path, name)
     return dataclasses.replace(payload, **changes)
 
 
@@ -230,7 +206,7 @@ def _trust(session: Session, root_ca: Path | None = None) -> TrustAnchors:
 
     stack = session.stack
     return TrustAnchors(
-        root_ca_der=_read(Path(root_ca or stack.root_ca_file), "root certificate", MAX_COLLATERAL_BYTES),
+        root_ca_der=read_file(Path(root_ca or stack.root_ca_file), "root certificate"),
         network_id=stack.network_id,
         contract_id=stack.contract_id,
         register_contract_id=stack.operator_id,
@@ -251,7 +227,7 @@ def _verify_all(session: Session, kind: str, key: str, options: _Options, payloa
     from outlayer_attestation.evidence import appraise
 
     trust, policy = _trust(session), _policy(session, options)
-    known = _known(options)
+    known = read_collaterals(options.collateral)
     bundles = asyncio.run(_collect(session, kind, key, options, payload, trust, known))
     now = int(time.time())
     verdicts = [
