@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys, venv, ensurepip; sys.exit(not (3,11) <= sys.version_info[:2] <= (3,13))' \
 	2>/dev/null && { command -v $$p; break; }; done)
 CACHE := $(or $(OUTLAYER_CACHE),$(HOME)/.cache/outlayer)
-PACKAGES := attestation near coordinator worker localnet cli
+PACKAGES := attestation near coordinator worker localnet keeper cli
 BIN := .venv/bin
 UV_HOME := $(CACHE)/uv/$(firstword $(shell cat requirements/uv.txt | sha256sum))
 UV := $(UV_HOME)/bin/uv

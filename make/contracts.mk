@@ -33,3 +33,11 @@ contracts-inputs: ## pack every .deb of the builder root by hash into .build/inp
 .PHONY: contracts-table
 contracts-table: install ## measure the contracts again and write docs/reference/contracts.md
 	$(BIN)/python -m tools.contracttable write
+
+MUTANTS_PLAN := contracts/mutants.json
+MUTANTS_HOME = $(CACHE)/cargo-mutants-$(shell sed -n 's/.*"version": "\(.*\)",/\1/p' $(MUTANTS_PLAN))
+.PHONY: contracts-mutants
+contracts-mutants: install ## hours: change the contracts' deciding code bit by bit, and see that a test notices each
+	[ -x "$(MUTANTS_HOME)/bin/cargo-mutants" ] || cargo install --quiet --locked --root "$(MUTANTS_HOME)" \
+	cargo-mutants --version "$(MUTANTS_HOME:$(CACHE)/cargo-mutants-%=%)"
+	$(BIN)/python -m tools.contractmutants --tool "$(MUTANTS_HOME)/bin/cargo-mutants" $(MUTANTS_ARGS)

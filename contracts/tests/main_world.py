@@ -13,7 +13,6 @@ from typing import Any
 from outlayer_localnet.testing import NEAR, TGAS, Localnet, TestAccount, TxResult, localnet
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
-OLD_MAIN = Path(__file__).parent / "fixtures" / "outlayer-v1.wasm"
 MAIN, TOKEN, OPERATOR = "outlayer.test", "usdc.test", "worker.test"
 USERS = ("alice.test", "bob.test", "carol.test")
 BYTE = 10**19
@@ -35,12 +34,14 @@ def wasm_url(digit: str) -> dict[str, Any]:
 class World:
     chain: Localnet
     accounts: dict[str, TestAccount]
+    # the main contract's code when the chain was made
+    code: Path
 
     def call(self, who: str, method: str, deposit: int = 0, gas: int = 150 * TGAS, **args: Any) -> TxResult:
         return self.chain.call(self.accounts[who], MAIN, method, args, deposit=deposit, gas=gas)
 
-    def ok(self, who: str, method: str, deposit: int = 0, **args: Any) -> TxResult:
-        result = self.call(who, method, deposit, **args)
+    def ok(self, who: str, method: str, deposit: int = 0, gas: int = 150 * TGAS, **args: Any) -> TxResult:
+        result = self.call(who, method, deposit, gas, **args)
         assert result.failure is None, result.failure
         return result
 
@@ -68,9 +69,11 @@ class World:
 
     # -- what waits for the operator -------------------------------------------------------------------
 
-    def _begin(self, who: str, contract: str, method: str, args: Any, deposit: int) -> TxResult:
+    def _begin(
+        self, who: str, contract: str, method: str, args: Any, deposit: int, gas: int = 200 * TGAS
+    ) -> TxResult:
         return self.chain.call(
-            self.accounts[who], contract, method, args, deposit=deposit, gas=200 * TGAS, wait_until="INCLUDED"
+            self.accounts[who], contract, method, args, deposit=deposit, gas=gas, wait_until="INCLUDED"
         )
 
     def _until(self, found: Callable[[], Any]) -> Any:
@@ -81,11 +84,13 @@ class World:
             self.chain.produce_block()
         raise AssertionError("nothing came within 10 blocks")
 
-    def request(self, who: str = "bob.test", deposit: int = PAYMENT, **args: Any) -> tuple[TxResult, int]:
+    def request(
+        self, who: str = "bob.test", deposit: int = PAYMENT, gas: int = 200 * TGAS, **args: Any
+    ) -> tuple[TxResult, int]:
         """A request that waits; the transaction and the request's id."""
         before = set(self.pending())
         full = {"source": {"Project": {"project_id": PROJECT}}, "resource_limits": {}, **args}
-        sent = self._begin(who, MAIN, "request_execution", full, deposit)
+        sent = self._begin(who, MAIN, "request_execution", full, deposit, gas)
         fresh = self._until(lambda: (set(self.pending()) - before) or None)
         return sent, fresh.pop()
 
@@ -154,7 +159,7 @@ def deployed(main: Path = ARTIFACTS / "outlayer.wasm") -> Iterator[World]:
     """A chain with everything in place, as the snapshot ``deployed``."""
     with localnet() as chain:
         names = (MAIN, TOKEN, OPERATOR, *USERS)
-        world = World(chain, {name: chain.create_account(name, 100 * NEAR) for name in names})
+        world = World(chain, {name: chain.create_account(name, 100 * NEAR) for name in names}, main)
         new = {"owner_id": MAIN, "operator_id": OPERATOR}
         chain.deploy(world.accounts[MAIN], main, "new", new)
         chain.deploy(world.accounts[TOKEN], ARTIFACTS / "stablecoin.wasm", "new", {"minter_id": TOKEN})

@@ -30,18 +30,25 @@ from outlayer_localnet.testing import (
     clock_from,
     localnet,
 )
-from outlayer_near.primitives import KeyPair
+from outlayer_near.primitives import (
+    AccessKey,
+    AddKey,
+    DeleteKey,
+    FunctionCallPermission,
+    KeyPair,
+    Transfer,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 WASM = ROOT / "contracts" / "artifacts" / "register.wasm"
 WASM_V1 = Path(__file__).parent / "fixtures" / "register-v1.wasm"
+WASM_V2 = Path(__file__).parent / "fixtures" / "register-v2.wasm"
 VECTORS = ROOT.parent / "shared" / "vectors"
 REGISTER, INIT, OWNER = "worker.test", "init.test", "owner.test"
 TTL = 30 * 86_400
 FMSPC = "53494d544458"
 METHODS = [
     "resolve_execution",
-    "submit_execution_output",
     "submit_execution_output_and_resolve",
     "resume_topup",
     "resume_delete_payment_key",
@@ -157,10 +164,10 @@ def test_a_genuine_quote_with_approved_measurements_gives_a_scoped_key(world: Wo
     assert world.valid()
 
 
-def test_registration_takes_at_most_18_tgas_in_all(world: World) -> None:
+def test_registration_takes_at_most_14_tgas_in_all(world: World) -> None:
     result = world.submit(world.quote())
     assert result.json()["status"] == "approved"
-    assert result.gas_burnt <= 18 * TGAS
+    assert result.gas_burnt <= 14 * TGAS
 
 
 @pytest.mark.parametrize("value", ["mrtd", "rtmr0", "rtmr1", "rtmr2", "rtmr3"])
@@ -281,15 +288,25 @@ def test_collateral_never_goes_back(world: World) -> None:
     assert world.view("get_collateral_info")[0]["tcb_evaluation_data_number"] == number + 1
 
 
-def test_a_key_expires_lives_longer_when_renewed_and_is_removed_by_anyone(world: World) -> None:
+def test_a_registration_quote_counts_once(world: World) -> None:
+    quote = world.quote()
+    first = world.submit(quote).json()
+    world.later(10 * DAY)
+    again = world.submit(quote)
+    assert again.json() == first
+    assert events(again) == []
+    world.later(TTL - 10 * DAY)
+    assert not world.valid()
+    assert reason(world.submit(quote)) == "key_expired"
+
+
+def test_a_key_expires_lives_longer_when_verified_again_and_is_removed_by_anyone(world: World) -> None:
     first = world.submit(world.quote()).json()
-    world.later(TTL - 60 * 60 * 48)
-    assert world.valid()
-    renewed = world.submit(world.quote())
-    assert renewed.failure is None
+    world.later(TTL - 2 * DAY)
+    renewed = reverify(world, fresh_quote(world), world.init)
     assert renewed.json()["expires_at"] > first["expires_at"]
     assert events(renewed)[0]["data"][0]["renewed"] is True
-    world.later(60 * 60 * 24 * 3)
+    world.later(3 * DAY)
     assert world.valid()
     assert world.chain.call(world.init, REGISTER, "remove_expired_keys").json() == []
     world.later(TTL)
@@ -298,17 +315,36 @@ def test_a_key_expires_lives_longer_when_renewed_and_is_removed_by_anyone(world:
     removed = world.chain.call(world.init, REGISTER, "remove_expired_keys", gas=200 * TGAS)
     assert removed.json() == [str(world.key.public_key)]
     assert "error" in world.access_key()
+    assert reason(world.submit(world.quote())) == "key_removed"
 
 
-def test_a_key_dies_with_its_measurement_set(world: World) -> None:
+@pytest.mark.parametrize(
+    ("method", "args", "event"),
+    [
+        ("expire_measurement_set", {"id": 1, "not_after": 0}, "measurement_set_changed"),
+        ("remove_approved_measurements", {"measurements": MEASUREMENTS.to_json()}, "measurement_set_changed"),
+        ("clear_all_approved_measurements", {}, "measurement_sets_ended"),
+        (
+            "add_approved_measurements",
+            {"measurements": dict.fromkeys(MEASUREMENTS.to_json(), "44" * 48), "clear_others": True},
+            "measurement_sets_ended",
+        ),
+    ],
+)
+def test_an_access_key_goes_in_the_call_that_takes_its_approval_away(
+    world: World, method: str, args: dict[str, Any], event: str
+) -> None:
     world.submit(world.quote())
-    ended = world.own("expire_measurement_set", id=1, not_after=0)
-    assert [one["event"] for one in events(ended)] == ["measurement_set_changed"]
-    assert not world.valid()
+    ended = world.own(method, **args)
+    assert ended.json() == {"removed": 1, "remaining": 0}
+    names = [one["event"] for one in events(ended)]
+    assert names[0] == event
+    assert names[-1] == "worker_keys_removed"
+    assert "error" in world.access_key()
     assert reason(world.submit(world.quote())) == "measurements_not_approved"
-    removed = world.chain.call(world.init, REGISTER, "remove_expired_keys", gas=200 * TGAS)
-    assert removed.json() == [str(world.key.public_key)]
-    assert len(world.view("get_measurement_sets")) == 1
+    # also when the same measurements are approved again
+    world.own("add_measurement_set", measurements=MEASUREMENTS.to_json())
+    assert reason(world.submit(world.quote())) == "key_removed"
 
 
 def test_a_set_counts_from_its_activation_on(world: World) -> None:
@@ -334,13 +370,155 @@ def test_the_originals_list_methods_work_on_the_sets(world: World) -> None:
     assert len(world.view("get_measurement_sets")) == 2
 
 
-def test_the_owner_removes_keys_at_once(world: World) -> None:
-    world.submit(world.quote())
-    removed = world.own("remove_worker_keys", public_keys=[str(world.key.public_key)])
+def test_the_owner_removes_keys_at_once_and_for_ever(world: World) -> None:
+    quote = world.quote()
+    world.submit(quote)
+    never = KeyPair.generate()
+    keys = [str(world.key.public_key), str(never.public_key)]
+    removed = world.own("remove_worker_keys", public_keys=keys)
     assert removed.failure is None
     assert not world.valid()
     assert "error" in world.access_key()
-    assert world.submit(world.quote()).json()["status"] == "approved"
+    other = dataclasses.replace(world, key=never)
+    for again in (world.submit(quote), world.submit(world.quote()), other.submit(other.quote())):
+        assert reason(again) == "key_removed"
+    assert "error" in world.access_key()
+
+
+# --- the access key: it is there when the key counts, and the other way round ---------------------------
+
+
+def keep_free(world: World, yocto: int) -> None:
+    """Leave the contract's account so much beside what its storage locks."""
+    account = world.chain.account(REGISTER)
+    free = int(account["amount"]) - account["storage_usage"] * 10**19
+    sent = world.chain.send(world.contract, INIT, [Transfer(free - yocto)])
+    assert sent.failure is None
+
+
+@pytest.mark.parametrize("milli", [0, 1, 3, 5, 7, 8, 9, 10, 11, 13])
+def test_without_the_balance_for_an_access_key_nothing_is_registered(world: World, milli: int) -> None:
+    keep_free(world, milli * NEAR // 1_000)
+    quote = world.quote()
+    result = world.submit(quote)
+    if milli < 11:
+        assert reason(result) == "access_key_failed"
+        assert world.view("get_worker_keys") == []
+        assert not world.valid()
+        assert "error" in world.access_key()
+        world.chain.send(world.init, REGISTER, [Transfer(NEAR)])
+        result = world.submit(quote)
+    assert result.json()["status"] == "approved"
+    assert world.valid()
+    assert "permission" in world.access_key()
+
+
+def test_a_key_that_cannot_be_added_is_not_registered(world: World) -> None:
+    """It is on the account already, for something else."""
+    added = AddKey(world.key.public_key, AccessKey(0, FunctionCallPermission("alice.test", ("any",), None)))
+    assert world.chain.send(world.contract, REGISTER, [added]).failure is None
+    result = world.chain.call(
+        world.init,
+        REGISTER,
+        "register_worker_key",
+        {"public_key": str(world.key.public_key), "tdx_quote_hex": world.quote().hex()},
+        gas=100 * TGAS,
+        deposit=NEAR,
+    )
+    assert "AddKeyAlreadyExists" in json.dumps(result.failure)
+    assert not world.valid()
+    assert world.view("get_worker_key", public_key=str(world.key.public_key)) is None
+    assert balance(world) == {"total": str(NEAR), "available": str(NEAR), "owed": "0"}
+
+
+def test_verifying_again_gives_the_full_allowance_and_todays_methods(world: World) -> None:
+    world.submit(world.quote())
+    before = world.access_key()
+    again = reverify(world, fresh_quote(world), world.chain.test_account)
+    assert again.json()["status"] == "approved"
+    after = world.access_key()
+    assert after["permission"] == before["permission"]
+    assert after["nonce"] > before["nonce"]
+
+
+def test_a_key_whose_access_key_is_gone_is_removed_when_it_is_verified_again(world: World) -> None:
+    world.submit(world.quote())
+    quote = fresh_quote(world)
+    assert world.chain.send(world.contract, REGISTER, [DeleteKey(world.key.public_key)]).failure is None
+    answer = reverify(world, quote, world.chain.test_account).json()
+    assert (answer["status"], answer["reason"]) == ("rejected", "access_key_failed")
+    assert not world.valid()
+    assert world.view("get_worker_keys") == []
+    assert reason(world.submit(world.quote())) == "key_removed"
+
+
+# --- storage --------------------------------------------------------------------------------------------
+
+
+def balance(world: World) -> Any:
+    return world.view("storage_balance_of", account_id=INIT)
+
+
+def price(world: World) -> int:
+    return int(world.view("storage_balance_bounds")["min"])
+
+
+def usage(world: World) -> int:
+    return int(world.chain.account(REGISTER)["storage_usage"])
+
+
+def test_a_registration_pays_exactly_what_it_stores_and_gets_it_back_but_for_the_trace(world: World) -> None:
+    trace = (40 + 1 + 32) * 10**19
+    first = dataclasses.replace(world, key=KeyPair.generate())
+    first.submit(first.quote())  # the set's queue is the owner's
+    world.chain.call(world.owner, REGISTER, "storage_deposit", {"account_id": INIT}, deposit=NEAR)
+    start, used = int(balance(world)["total"]), usage(world)
+    assert start == NEAR - price(world)
+    world.submit(world.quote())
+    paid = start - int(balance(world)["total"])
+    assert paid == price(world) == (usage(world) - used) * 10**19 + trace
+    reverify(world, fresh_quote(world), world.owner)
+    assert int(balance(world)["total"]) == start - paid
+    world.own("remove_worker_keys", public_keys=[str(world.key.public_key)])
+    assert int(balance(world)["total"]) == start - trace
+    assert (usage(world) - used) * 10**19 == trace
+
+
+def test_a_deposit_with_the_registration_pays_it_and_the_rest_goes_back(world: World) -> None:
+    args = {"public_key": str(world.key.public_key), "tdx_quote_hex": world.quote().hex()}
+    before = int(world.chain.account(INIT)["amount"])
+    world.chain.call(world.init, REGISTER, "register_worker_key", args, gas=100 * TGAS, deposit=NEAR)
+    assert balance(world) == {"total": "0", "available": "0", "owed": "0"}
+    spent = before - int(world.chain.account(INIT)["amount"])
+    gas = 20 * TGAS * 10**9
+    assert price(world) < spent < price(world) + gas
+    # what registers nothing costs nothing
+    rejected = world.chain.call(
+        world.init,
+        REGISTER,
+        "register_worker_key",
+        args | {"tdx_quote_hex": ""},
+        gas=100 * TGAS,
+        deposit=NEAR,
+    )
+    assert rejected.json()["status"] == "rejected"
+    assert before - int(world.chain.account(INIT)["amount"]) < price(world) + 2 * gas
+
+
+def test_the_storage_balance_is_the_registering_accounts(world: World) -> None:
+    call = world.chain.call
+    for deposit in (3, 2):
+        call(world.owner, REGISTER, "storage_deposit", {"account_id": INIT}, deposit=deposit * NEAR)
+    assert balance(world)["total"] == str(5 * NEAR)
+    refused = call(world.owner, REGISTER, "storage_deposit", {}, deposit=NEAR)
+    assert "Only init.test has a storage balance" in json.dumps(refused.failure)
+    for caller, amount in ((world.owner, 1), (world.init, 6)):
+        args = {"amount": str(amount * NEAR)}
+        assert call(caller, REGISTER, "storage_withdraw", args, deposit=1).failure is not None
+    taken = call(world.init, REGISTER, "storage_withdraw", {"amount": str(2 * NEAR)}, deposit=1)
+    assert taken.json()["available"] == str(3 * NEAR)
+    assert call(world.init, REGISTER, "storage_withdraw", {}, deposit=1).json()["total"] == "0"
+    assert world.view("storage_balance_of", account_id=OWNER) is None
 
 
 def test_only_the_init_account_registers_and_only_the_owner_administers(world: World) -> None:
@@ -498,7 +676,7 @@ def test_a_policy_file_becomes_a_version_on_chain_after_the_delay(delayed: World
     delayed.later(2 * DAY)
     activated = delayed.chain.call(delayed.init, REGISTER, "activate_policy", {"version": 1})
     names = [one["event"] for one in events(activated)]
-    assert names == ["measurement_set_changed", "policy_activated"]
+    assert names == ["measurement_sets_ended", "policy_activated"]
     history = delayed.view("get_policies")
     assert [(one["version"], one["sha256"], one["sets"]) for one in history] == [(1, file["sha256"], [2])]
     # both hold during the grace, then only the new one
@@ -510,8 +688,12 @@ def test_a_policy_file_becomes_a_version_on_chain_after_the_delay(delayed: World
     assert other.valid()
     # and what is wrong after all is removed without delay
     revoked = other.own("revoke_policy", version=1)
-    assert [one["event"] for one in events(revoked)] == ["measurement_set_changed", "policy_revoked"]
+    names = ["measurement_set_changed", "policy_revoked", "worker_keys_removed"]
+    assert [one["event"] for one in events(revoked)] == names
+    # its own key, and that of the set whose grace is over
+    assert revoked.json() == {"removed": 2, "remaining": 0}
     assert not other.valid()
+    assert "error" in other.access_key()
 
 
 def test_a_pending_policy_can_be_cancelled(delayed: World) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from main_world import (
     BASE_FEE,
+    BYTE,
     COST,
     MAIN,
     OPERATOR,
@@ -20,7 +22,7 @@ from main_world import (
     wasm_url,
 )
 
-from outlayer_localnet.testing import NEAR, TxResult
+from outlayer_localnet.testing import NEAR, TGAS, TxResult
 from outlayer_near.models import DEFAULT_BUILD_TARGET
 
 ALICE, BOB, CAROL = "alice.test", "bob.test", "carol.test"
@@ -84,10 +86,14 @@ def test_r10_absent_limits_take_the_defaults(world: World) -> None:
 
 @pytest.mark.parametrize("args", [{"resource_limits": None}, {"params": {"compile_only": True}}])
 def test_a_compile_only_request_costs_the_base_fee(world: World, args: dict[str, Any]) -> None:
-    sent, request_id = world.request(deposit=BASE_FEE, source=GITHUB, **args)
+    before = world.chain.balance(BOB)
+    sent, request_id = world.request(deposit=PAYMENT, source=GITHUB, **args)
     assert data_of(world, sent)["compile_only"] is True
-    world.resolve(request_id, output=None, compilation_note="compiled")
-    assert world.final(sent).json() is None
+    used = {"instructions": 0, "time_ms": 0}
+    world.resolve(request_id, output=None, compilation_note="compiled", resources_used=used)
+    final = world.final(sent)
+    assert final.json() is None
+    assert before - world.chain.balance(BOB) == BASE_FEE + final.tokens_burnt
     words = "input_data must be empty for compile_only mode"
     refused = {"source": GITHUB, "input_data": "x", **args}
     world.refused(BOB, "request_execution", words, PAYMENT, **refused)
@@ -117,7 +123,7 @@ def test_a_rebuild_may_be_stored(world: World) -> None:
 
 
 def test_a_payment_below_the_estimate_is_refused(world: World) -> None:
-    limits = {"max_instructions": 2_000_000, "max_execution_seconds": 1}
+    limits = {"max_instructions": 2_000_000, "max_execution_seconds": 60}
     needed = int(world.view("estimate_execution_cost", resource_limits=limits))
     args = {"source": URL, "resource_limits": limits}
     words = f"Insufficient payment: required {needed} yoctoNEAR for compute, got {needed - 1}"
@@ -128,16 +134,74 @@ def test_a_payment_below_the_estimate_is_refused(world: World) -> None:
 @pytest.mark.parametrize(("size", "in_state"), [(9_999, False), (10_000, True), (100_000, True)])
 def test_a_large_input_is_read_from_state(world: World, size: int, in_state: bool) -> None:
     text = "ü" + "x" * (size - 2)
-    sent, request_id = world.request(deposit=NEAR, input_data=text)
+    sent, request_id = world.request(deposit=2 * NEAR, input_data=text)
     data = data_of(world, sent)
     assert (data["input_data"], data["input_data_in_state"]) == ("" if in_state else text, in_state)
     stored = world.view("get_request", request_id=request_id)["input_data"]
-    assert stored == (text if in_state else None)
+    assert stored == (text if in_state else None), "the event holds it"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1_024])
+def test_a_short_input_is_in_the_event_and_in_state(world: World, size: int) -> None:
+    sent, request_id = world.request(input_data="x" * size)
+    assert data_of(world, sent)["input_data"] == "x" * size
+    assert world.view("get_request", request_id=request_id)["input_data"] == "x" * size
+
+
+def test_a_request_is_shown_as_the_original_shows_it(world: World) -> None:
+    world.deposit_usd(BOB, 10_000)
+    params = {"attached_usd": "7"}
+    _, request_id = world.request(input_data="in", params=params, payer_account_id=CAROL)
+    world.ok(OPERATOR, "submit_execution_output", request_id=request_id, output={"Text": "hi"})
+    shown = world.view("get_request", request_id=request_id)
+    assert len(shown.pop("data_id")) == 32 and shown.pop("timestamp") > 10**18
+    assert shown == {
+        "request_id": request_id,
+        "sender_id": BOB,
+        "execution_source": {"Project": {"project_id": PROJECT, "version_key": None}},
+        "resolved_source": {"WasmUrl": {**wasm_url("a")["WasmUrl"], "build_target": DEFAULT_BUILD_TARGET}},
+        "resource_limits": {
+            "max_instructions": 1_000_000_000,
+            "max_memory_mb": 128,
+            "max_execution_seconds": 60,
+        },
+        "payment": PAYMENT,
+        "secrets_ref": None,
+        "response_format": "Text",
+        "input_data": "in",
+        "payer_account_id": CAROL,
+        "attached_usd": 7,
+        "project_owner": ALICE,
+        "pending_output": {"Text": list(b"hi")},
+        "output_submitted": True,
+    }
+    assert world.view("get_pending_output", request_id=request_id) == {"Text": "hi"}
+
+
+@pytest.mark.parametrize("output", [{"Json": {"a": [1, 2]}}, {"Text": 'a"b'}, {"Bytes": [0, 255]}])
+@pytest.mark.parametrize("size", [1, 6_000])
+def test_a_pending_output_is_shown_as_it_was_submitted(world: World, output: Any, size: int) -> None:
+    [(kind, value)] = output.items()
+    value = [value] * size if kind == "Json" else value * size
+    _, request_id = world.request()
+    gas = 300 * TGAS
+    world.ok(OPERATOR, "submit_execution_output", gas=gas, request_id=request_id, output={kind: value})
+    assert world.view("get_pending_output", request_id=request_id) == {kind: value}
+
+
+def test_what_a_source_says_about_its_target_is_kept(world: World) -> None:
+    for source in (GITHUB, URL):
+        [(kind, members)] = source.items()
+        for target in (None, DEFAULT_BUILD_TARGET, "wasm32-wasip2"):
+            _, request_id = world.request(source={kind: {**members, "build_target": target}})
+            shown = world.view("get_request", request_id=request_id)
+            assert shown["execution_source"][kind]["build_target"] == target
+            assert shown["resolved_source"][kind]["build_target"] == (target or DEFAULT_BUILD_TARGET)
 
 
 @pytest.mark.parametrize("text", ['"' * 9_999, '{"k":"v"},' * 999, "\\" * 5_000, "\u0001" * 3_000])
 def test_an_input_whose_escapes_would_not_fit_the_log_is_read_from_state(world: World, text: str) -> None:
-    sent, request_id = world.request(input_data=text)
+    sent, request_id = world.request(deposit=NEAR, input_data=text)
     assert data_of(world, sent)["input_data_in_state"] is True
     assert world.view("get_request", request_id=request_id)["input_data"] == text
     world.resolve(request_id)
@@ -147,13 +211,16 @@ def test_an_input_whose_escapes_would_not_fit_the_log_is_read_from_state(world: 
 def test_the_payment_holds_what_a_large_input_occupies(world: World) -> None:
     size = 200_000
     args = {"source": URL, "resource_limits": {}, "input_data": "x" * size}
-    words = f"an input of {size} bytes needs {2 * NEAR} yoctoNEAR held for its storage"
-    world.refused(BOB, "request_execution", words, 2 * NEAR - 1, **args)
+    refused = world.call(BOB, "request_execution", 2 * NEAR, **args)
+    [needed] = re.findall(r"needs (\d+) yoctoNEAR held", json.dumps(refused.failure))
+    assert 2 * NEAR < int(needed) < 2 * NEAR + 500 * BYTE
+    world.refused(BOB, "request_execution", "Insufficient payment", int(needed) - 1, **args)
     before = world.chain.balance(BOB)
-    sent, request_id = world.request(deposit=2 * NEAR, **args)
+    sent, request_id = world.request(deposit=int(needed), **args)
     world.resolve(request_id)
     final = world.final(sent)
-    assert before - world.chain.balance(BOB) == COST + final.tokens_burnt
+    price = int(world.view("get_size_limits")["input_byte_price"])
+    assert before - world.chain.balance(BOB) == COST + size * price + final.tokens_burnt
 
 
 @pytest.mark.parametrize("error", ["e" * 800, "\u0001" * 130, '"' * 400])
@@ -206,10 +273,10 @@ def test_r8_charged_and_refunded_add_up_to_the_payment(world: World) -> None:
     final = world.final(sent)
     assert f'[[yNEAR charged: "{COST}"]]' in final.logs
     assert before - world.chain.balance(BOB) == COST + final.tokens_burnt
-    sent, request_id = world.request(deposit=BASE_FEE, resource_limits={}, params={"compile_only": True})
+    sent, request_id = world.request()
     world.resolve(request_id, output=None, resources_used={"instructions": 2**63, "time_ms": 2**63})
-    assert f'[[yNEAR charged: "{BASE_FEE}"]]' in world.final(sent).logs
-    assert world.view("get_stats") == [2, str(COST + BASE_FEE)]
+    assert f'[[yNEAR charged: "{PAYMENT}"]]' in world.final(sent).logs
+    assert world.view("get_stats") == [2, str(COST + PAYMENT)]
 
 
 # -- cancelling ------------------------------------------------------------------------------------------
@@ -225,9 +292,9 @@ def test_r8_charged_and_refunded_add_up_to_the_payment(world: World) -> None:
     ],
 )
 def test_r6_every_way_of_cancelling_returns_everything(world: World, who: str, method: str) -> None:
-    world.deposit_usd(BOB, 700)
+    world.deposit_usd(BOB, 70_000)
     before = world.chain.balance(CAROL)
-    _, request_id = world.request(payer_account_id=CAROL, params={"attached_usd": "700"})
+    _, request_id = world.request(payer_account_id=CAROL, params={"attached_usd": "70000"})
     assert world.usd(BOB) == 0
     args: dict[str, Any] = {"request_id": request_id}
     if method == "cancel_pending_requests":
@@ -245,12 +312,12 @@ def test_r6_every_way_of_cancelling_returns_everything(world: World, who: str, m
     if method.endswith("requests"):
         assert done.json() == 1
     assert world.chain.balance(CAROL) == before + PAYMENT
-    assert world.usd(BOB) == 700
+    assert world.usd(BOB) == 70_000
     assert world.pending() == []
     words = "Execution request not found"
     world.refused(OPERATOR, "resolve_execution", words, **resolution(request_id))
     world.chain.fast_forward(210)
-    assert (world.usd(BOB), world.chain.balance(CAROL)) == (700, before + PAYMENT)
+    assert (world.usd(BOB), world.chain.balance(CAROL)) == (70_000, before + PAYMENT)
 
 
 def test_the_owner_clears_no_more_requests_than_asked(world: World) -> None:

@@ -31,10 +31,9 @@ CONDITIONS = [
 
 
 def price(accessor: Any, profile: str, owner: str, text: str, access: Any) -> int:
-    """Yocto that outlayer.md §1.6 charges for a new entry, computed here."""
+    """Yocto that an entry holds, by the bytes that it occupies."""
     key = models.SecretKey(accessor=models.read_accessor(accessor), profile=profile, owner=owner)
-    condition = json.dumps(access, separators=(",", ":")).encode()
-    return BYTE * (40 + len(key.to_bytes()) + 4 + len(text) + len(condition) + 10 + 32 + 64)
+    return BYTE * models.secret_storage_bytes(key, text, models.read_condition(access))
 
 
 def nested(levels: int) -> Any:
@@ -102,6 +101,7 @@ def test_the_deepest_json_is_an_error_and_no_trap(world: World) -> None:
         ({"Repo": {"repo": ""}}, "p", "b64", "Repository cannot be empty"),
         ({"Repo": {"repo": "r", "branch": ""}}, "p", "b64", "Branch name cannot be empty if provided"),
         ({"Repo": {"repo": "r", "branch": "b" * 256}}, "p", "b64", "Branch name too long (max 255 chars)"),
+        ({"Repo": {"repo": "r" * 2_025}}, "p", "b64", "with at most 2048 bytes in all; these have 2049"),
         ({"WasmHash": {"hash": "ab"}}, "p", "b64", "WASM hash must be 64 hex characters (SHA256)"),
         ({"Project": {"project_id": "app"}}, "p", "b64", "Project ID must be in format 'owner.near/name'"),
         ({"Project": {"project_id": "a/b/c"}}, "p", "b64", "Project ID must be in format 'owner.near/name'"),
@@ -145,27 +145,47 @@ def held(world: World, accessor: Any, profile: str = "default") -> int:
     return int(world.secret("bob.test", accessor, profile)["storage_deposit"])
 
 
-@pytest.mark.parametrize("accessor", [REPO, BRANCH, WASM, OWN], ids=json.dumps)
-def test_the_deposit_is_the_formula_and_comes_back_whole(world: World, accessor: Any) -> None:
+@pytest.mark.parametrize("accessor", [REPO, BRANCH, WASM, OWN, PAYMENT_KEY], ids=json.dumps)
+def test_the_deposit_is_what_is_occupied_and_comes_back_whole(world: World, accessor: Any) -> None:
     usage = world.chain.account(MAIN)["storage_usage"]
-    expected = price(accessor, "default", "bob.test", "x" * 500, "AllowAll")
-    args = {
-        "accessor": accessor,
-        "profile": "default",
-        "encrypted_secrets_base64": "x" * 500,
-        "access": "AllowAll",
-    }
+    profile = "1" if accessor == PAYMENT_KEY else "default"
+    own = price(accessor, profile, "bob.test", "x" * 500, "AllowAll")
+    expected = own + BYTE * models.secret_list_bytes("bob.test")
+    name = {"accessor": accessor, "profile": profile}
+    args = {**name, "encrypted_secrets_base64": "x" * 500, "access": "AllowAll"}
     assert int(world.view("estimate_storage_cost", owner="bob.test", **args)) == expected
     world.refused("bob.test", "store_secrets", "Insufficient storage deposit", expected - 1, **args)
     balance = world.chain.balance("bob.test")
     stored = world.ok("bob.test", "store_secrets", NEAR, **args)
     assert paid(world, balance, stored) == expected
-    assert held(world, accessor) == expected
+    assert held(world, accessor, profile) == own
+    task = models.PAYMENT_KEY_TASK_BYTES if accessor == PAYMENT_KEY else 0
+    assert (world.chain.account(MAIN)["storage_usage"] - usage + task) * BYTE == expected
+    assert int(world.view("estimate_storage_cost", owner="bob.test", **args)) == own
     balance = world.chain.balance("bob.test")
-    gone = world.ok("bob.test", "delete_secrets", accessor=accessor, profile="default")
+    gone = world.ok("bob.test", "delete_secrets", **name)
     assert paid(world, balance, gone) == -expected
     assert world.chain.account(MAIN)["storage_usage"] == usage
-    world.refused("bob.test", "delete_secrets", "Secrets not found", accessor=accessor, profile="default")
+    world.refused("bob.test", "delete_secrets", "Secrets not found", **name)
+
+
+@pytest.mark.parametrize("first_out", [0, 1])
+def test_the_list_is_paid_by_the_first_entry_and_comes_back_with_the_last(
+    world: World, first_out: int
+) -> None:
+    profiles = ["one", "two"]
+    head = BYTE * models.secret_list_bytes("bob.test")
+    costs = []
+    for profile in profiles:
+        balance = world.chain.balance("bob.test")
+        costs.append(paid(world, balance, world.store("bob.test", REPO, profile)))
+    assert costs[0] - costs[1] == head
+    back = []
+    for profile in (profiles[first_out], profiles[1 - first_out]):
+        balance = world.chain.balance("bob.test")
+        gone = world.ok("bob.test", "delete_secrets", accessor=REPO, profile=profile)
+        back.append(-paid(world, balance, gone))
+    assert back == [costs[1], costs[0]]
 
 
 def paid(world: World, before: int, result: Any) -> int:
@@ -191,10 +211,7 @@ def test_what_an_entry_occupies_is_paid_for(world: World, accessor: Any, access:
     key = models.SecretKey(accessor=models.read_accessor(accessor), profile="default", owner="bob.test")
     condition = models.read_condition(access)
     assert charged == models.secret_storage_bytes(key, "x" * 50, condition)
-    # the names of ordinary entries stand in the list within the original's price and the allowance
-    assert occupied <= charged + models.NAME_ALLOWANCE - 64
-    if accessor != WASM:
-        assert occupied <= charged + 64
+    assert occupied == charged
 
 
 def test_an_update_counts_what_is_held(world: World) -> None:
@@ -216,6 +233,8 @@ def test_r5_a_larger_condition_needs_a_deposit_and_the_way_back_refunds_it(world
     world.store("bob.test", REPO)
     small = held(world, REPO)
     wide = {"Whitelist": {"accounts": [f"account-{number:03}.test" for number in range(20)]}}
+    # 1 byte says which kind a condition is
+    assert price(REPO, "default", "bob.test", "b64", wide) - small == BYTE * (4 + 20 * (4 + 16))
     more = price(REPO, "default", "bob.test", "b64", wide) - small
     args = {"accessor": REPO, "profile": "default"}
     world.refused("bob.test", "update_access", "Insufficient deposit for update", new_access=wide, **args)
@@ -247,3 +266,80 @@ def test_the_next_nonce_is_one_more_than_the_highest(world: World) -> None:
     world.store("bob.test", REPO, "77")
     assert world.view("get_next_payment_key_nonce", account_id="bob.test") == 10
     assert world.view("get_next_payment_key_nonce", account_id="alice.test") == 1
+
+
+# -- many entries of one account -----------------------------------------------------------------------
+
+
+def test_secrets_are_listed_by_page_and_past_the_end_there_are_none(world: World) -> None:
+    names = [f"p{number}" for number in range(7)]
+    for name in names:
+        world.store("bob.test", REPO, name)
+
+    def listed(**page: Any) -> list[str]:
+        found = world.view("list_user_secrets", account_id="bob.test", **page)
+        return [item["profile"] for item in found]
+
+    assert listed() == listed(from_index=0, limit=500) == names
+    assert listed(from_index=None, limit=None) == names
+    walked: list[str] = []
+    while fresh := listed(from_index=len(walked), limit=3):
+        walked += fresh
+    assert walked == names
+    assert listed(from_index=7) == listed(from_index=2**64 - 1, limit=2**64 - 1) == listed(limit=0) == []
+    world.ok("bob.test", "delete_secrets", accessor=REPO, profile="p2")
+    assert sorted(listed()) == sorted(set(names) - {"p2"})
+
+
+def test_what_a_call_costs_does_not_grow_with_an_accounts_entries(world: World) -> None:
+    """300 entries with names of 1,000 bytes beside it: nothing of them is read or written."""
+
+    def gas(name: str) -> list[int]:
+        stored = world.store("bob.test", REPO, name)
+        changed = world.ok("bob.test", "update_access", accessor=REPO, profile=name, new_access="AllowAll")
+        gone = world.ok("bob.test", "delete_secrets", accessor=REPO, profile=name)
+        return [result.gas_burnt for result in (stored, changed, gone)]
+
+    world.store("bob.test", REPO, "first")
+    few = gas("one")
+    for number in range(300):
+        world.store("bob.test", {"Repo": {"repo": f"{number:03}" + "r" * 997}}, "p")
+    many = gas("two")
+    assert all(later < 1.25 * early for early, later in zip(few, many, strict=True)), (few, many)
+    page = world.view("list_user_secrets", account_id="bob.test", from_index=290, limit=500)
+    assert len(page) == 11
+
+
+# -- what a payment key may be ---------------------------------------------------------------------------
+
+
+def crowd(size: int) -> dict[str, Any]:
+    """A condition of exactly this many bytes in state."""
+    # a version, a kind, a count; then accounts of 4 + 60 bytes and one that fills up
+    whole, rest = divmod(size - 6, 64)
+    if 0 < rest < 6:
+        whole, rest = whole - 1, rest + 64
+    accounts = [f"{number:060}" for number in range(whole)] + (["x" * (rest - 4)] if rest else [])
+    return {"Whitelist": {"accounts": accounts}}
+
+
+@pytest.mark.parametrize(
+    ("text", "access", "words"),
+    [
+        ("c" * 8_193, "AllowAll", "ciphertext has at most 8192 bytes as JSON text"),
+        ('"' * 4_097, "AllowAll", "ciphertext has at most 8192 bytes as JSON text"),
+        ("\x01" * 1_366, "AllowAll", "ciphertext has at most 8192 bytes as JSON text"),
+        ("b64", crowd(16_385), "access condition has at most 16384 bytes in state"),
+    ],
+)
+def test_a_payment_key_that_could_not_be_topped_up_is_not_stored(
+    world: World, text: str, access: Any, words: str
+) -> None:
+    args = {"accessor": PAYMENT_KEY, "profile": "1", "encrypted_secrets_base64": text, "access": access}
+    world.refused("bob.test", "store_secrets", words, NEAR, **args)
+    # other secrets have no such limit: they pay for what they are
+    world.ok("bob.test", "store_secrets", NEAR, **{**args, "accessor": REPO})
+    world.make_key("bob.test", 1)
+    if access != "AllowAll":
+        name = {"accessor": PAYMENT_KEY, "profile": "1", "new_access": access}
+        world.refused("bob.test", "update_access", words, NEAR, **name)

@@ -20,11 +20,13 @@ from typing import Any
 import pytest
 
 from outlayer_cli.embedded import postgres_url
+from outlayer_near.calls import register as on_register
 from outlayer_near.credentials import load_credentials
-from outlayer_near.primitives import KeyPair
+from outlayer_near.primitives import FunctionCall, KeyPair
 from outlayer_near.rpc import NearRpc
 from outlayer_near.sender import Sender
 from outlayer_near.views import RegisterViews
+from outlayer_worker.identity import KEY_FILE
 from tests.e2e.conftest import Cli
 
 pytestmark = pytest.mark.e2e
@@ -116,6 +118,52 @@ def test_a_worker_with_measurements_that_nobody_approved_cannot_register(cli: Cl
     assert "rogue" not in row
 
 
+def owner_calls(cli: Cli, *actions: FunctionCall) -> Any:
+    """Calls of the register contract by its owner; what the last one answers."""
+    stack = cli.stack()
+
+    async def send() -> Any:
+        owner = load_credentials(Path(stack["credentials_dir"]) / f"{stack['contract_id']}.json")
+        async with NearRpc(stack["rpc_url"]) as rpc:
+            sender = Sender(rpc, owner.account_id, owner.key_pair)
+            return (await sender.send(stack["operator_id"], actions)).json()
+
+    return asyncio.run(send())
+
+
+def has_access_key(cli: Cli, public_key: str) -> bool:
+    stack = cli.stack()
+
+    async def ask() -> bool:
+        async with NearRpc(stack["rpc_url"]) as rpc:
+            return await rpc.has_access_key(stack["operator_id"], public_key)
+
+    return asyncio.run(ask())
+
+
+def test_the_access_key_of_a_worker_is_gone_soon_after_its_measurements_ended(cli: Cli, rogue: Rogue) -> None:
+    """By time alone: nobody calls anything but the keeper."""
+    ends = int(time.time()) + 25
+    owner_calls(
+        cli,
+        on_register.add_measurement_set(other_measurements(cli), name="for a short time", not_after=ends),
+    )
+    wait_until(lambda: "key_registered" in rogue.log.read_text(), 40)
+    key = KeyPair.from_secret(json.loads((rogue.key_file / KEY_FILE).read_text())["private_key"])
+    public_key = str(key.public_key)
+    assert has_access_key(cli, public_key)
+    wait_until(lambda: not has_access_key(cli, public_key), 60)
+    assert time.time() >= ends
+    wait_until(lambda: 'outlayer_keeper_keys_removed_total{contract="register"} ' in keeper_metrics(cli), 20)
+
+
+def keeper_metrics(cli: Cli) -> str:
+    port = cli.stack()["ports"]["keeper"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
 def workers_of(cli: Cli) -> str:
     token = Path(cli.stack()["admin_token_file"]).read_text().strip()
     request = urllib.request.Request(
@@ -181,5 +229,5 @@ def test_a_key_that_the_contract_removed_cannot_open_a_session(cli: Cli) -> None
 
     assert asyncio.run(remove()) is False
     wait_until(lambda: open_session(cli, token, key)[0] == 403, 20)
-    # the worker notices, registers again and works on
-    wait_until(lambda: open_session(cli, token, key)[0] == 200, 150)
+    # the worker notices, registers again, with a new key where the old one is gone for good, and works on
+    wait_until(lambda: open_session(cli, token, worker_key(cli, "worker-2"))[0] == 200, 150)

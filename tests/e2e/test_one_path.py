@@ -130,6 +130,30 @@ def test_a_changed_bundle_fails_in_the_right_layer(cli: Cli, tmp_path: Path, nam
     assert layer in failed
 
 
+@pytest.mark.parametrize("via", [None, "bob.test"])
+def test_a_request_with_a_large_input_pays_for_itself_and_says_what_came_back(
+    cli: Cli, tmp_path: Path, via: str | None
+) -> None:
+    """Its input is only in the contract's state, and its answer is longer than what is free."""
+    document = tmp_path / "input.json"
+    document.write_text(json.dumps({"text": "x" * 100_000}))
+    words = ["request", "alice.test/echo", f"@{document}", "--account", "alice.test"]
+    reply = cli.json(*words, *(["--via", via] if via else []))
+    assert reply["value"] == {"text": "x" * 100_000}
+    assert reply["payer"] == (via or "alice.test")
+    attached, charged, refunded = (int(reply[name]) for name in ("attached", "charged", "refunded"))
+    assert attached == charged + refunded
+    assert 0 < charged < 10**24 // 10
+    verdict = cli.json("verify", "tx", reply["tx_hash"])
+    assert verdict["verdict"] == "PASS"
+
+
+def test_a_request_prints_its_payment(cli: Cli) -> None:
+    said = cli.ok("request", "alice.test/echo", '{"n":7}', "--account", "alice.test").out
+    assert "NEAR attached, " in said
+    assert "back to alice.test" in said
+
+
 def test_a_contract_gets_the_value_in_its_callback_and_the_transaction_is_proven(cli: Cli) -> None:
     words = ("request", "alice.test/echo", '{"hello":"chain"}', "--account", "alice.test")
     reply = cli.json(*words, "--via", "bob.test")

@@ -15,7 +15,8 @@ ALLOWED = {
     "coordinator": {"attestation", "near"},
     "worker": {"attestation", "near"},
     "localnet": {"near"},
-    "cli": {"attestation", "near", "coordinator", "worker", "localnet"},
+    "keeper": {"near"},
+    "cli": {"attestation", "near", "coordinator", "worker", "localnet", "keeper"},
 }
 
 

@@ -15,6 +15,7 @@ pub enum Event<'a> {
     KeystoreRejected([KeystoreRejected<'a>; 1]),
     VoteCast([VoteCast<'a>; 1]),
     ProposalDecided([ProposalDecided<'a>; 1]),
+    ProposalsPruned([ProposalsPruned<'a>; 1]),
     KeystoreApproved([&'a Keystore; 1]),
     KeystoreReverified([&'a Keystore; 1]),
     KeystoreKeysRevoked([KeysRevoked<'a>; 1]),
@@ -66,10 +67,21 @@ pub struct ProposalDecided<'a> {
 
 #[derive(Serialize)]
 #[serde(crate = "near_sdk::serde")]
+pub struct ProposalsPruned<'a> {
+    /// Not decided in time.
+    pub expired: &'a [u64],
+    /// Decided long ago.
+    pub forgotten: &'a [u64],
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
 pub struct KeysRevoked<'a> {
     pub public_keys: &'a [PublicKey],
-    /// "vote" or "expired".
+    /// "vote", "expired", "set_ended" or "access_key_failed".
     pub reason: &'a str,
+    /// How many more are to be deleted for this reason, with `remove_expired_keystores`.
+    pub remaining: u32,
 }
 
 #[derive(Serialize)]

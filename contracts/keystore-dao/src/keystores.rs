@@ -2,30 +2,49 @@
 //! Keystores: registration by quote, the key that is asked for, revocation.
 
 use approval::{
-    new_challenge, now, registration_report_data, require_ed25519, reverification_report_data, Refusal,
+    encode_hex, new_challenge, now, registration_report_data, require_ed25519, reverification_report_data,
+    SetsEnd,
 };
+use approval::{Appraised, Refusal};
 use measurements::Role;
-use near_sdk::{env, near, require, AccountId, Allowance, Gas, NearToken, Promise, PublicKey};
+use near_sdk::{env, near, require, Allowance, Gas, NearToken, Promise, PromiseOrValue, PublicKey};
 use serde_json::json;
 
 use crate::events::{emit, Event, KeyRequested, KeysRevoked, KeystoreRejected};
+use crate::state::StateV2;
+use crate::storage::{pay, spare_balance};
 use crate::{
-    Action, Answer, Candidate, Contract, ContractExt, KeyRequest, Keystore, StateV1, StoredKeystore,
-    Submission,
+    gas_left, require_gas, Action, Answer, Candidate, Contract, ContractExt, KeyRequest, Keystore, Status,
+    StoredKeystore, Submission,
 };
 
 /// All that a keystore's key may call, on this account.
 const KEYSTORE_METHODS: &str = "request_key";
 const ALLOWANCE: NearToken = NearToken::from_near(1);
+/// More than an access key takes of storage, in balance.
+const ACCESS_KEY_PRICE: NearToken = NearToken::from_millinear(3);
 /// A receipt holds 100 actions, and all logs of a call 16 KB.
 const MAX_REMOVALS: usize = 100;
+/// Measured: 0.8 Tgas of a whole set, 1.2 of keys here and there.
+const REMOVAL_GAS: Gas = Gas::from_gas(1_500_000_000_000);
+/// What a call keeps to itself when it removes as many keys as its gas allows.
+const REST_GAS: Gas = Gas::from_tgas(15);
+/// For an access key: its callback, and what the call does after that is made.
+const KEY_CALLBACK_GAS: Gas = Gas::from_tgas(10);
+const KEY_GAS: Gas = Gas::from_tgas(16);
 const MPC_GAS: Gas = Gas::from_tgas(100);
 const MPC_DEPOSIT: NearToken = NearToken::from_yoctonear(1);
+
+const KEY_FAILED: &str =
+    "The access key could not be added: it is on the account already, or the account has no \
+                          balance for it";
 
 #[near]
 impl Contract {
     /// Verify the quote and, when it shows approved measurements and names this key, propose to approve the keystore.
-    /// Gives the proposal's number, or why there is none.
+    /// Gives the proposal's number, or why there is none; the number of the open proposal if there is one for this key.
+    /// The deposit, if any, pays for the proposal's storage and comes back when it is decided.
+    #[payable]
     pub fn submit_keystore_registration(
         &mut self,
         public_key: PublicKey,
@@ -41,47 +60,88 @@ impl Contract {
         require_ed25519(&public_key);
         require!(!state.keystores.contains_key(&public_key), "Keystore already approved");
         require!(app_id.as_ref().is_none_or(|id| id.len() <= 128), "app_id is longer than 128 bytes");
-        let report_data = registration_report_data(&public_key);
-        match state.approvals.appraise(&tdx_quote_hex, &report_data, &[Role::Keystore]) {
-            Ok(appraised) => {
-                let candidate = Candidate {
-                    public_key,
-                    measurements: appraised.measurements,
-                    measurement_set: appraised.set,
-                    tcb_status: appraised.tcb_status,
-                    fmspc: appraised.fmspc,
-                    quote_report_sha256: appraised.report_sha256,
-                    app_id,
-                };
-                Submission::Proposal(state.create(Action::ApproveKeystore(candidate), submitter))
+        let appraised = match state.appraise(&public_key, &tdx_quote_hex) {
+            Ok(appraised) => appraised,
+            Err(refusal) => {
+                pay(&submitter, env::attached_deposit());
+                return Submission::Refused(reject(&public_key, refusal));
             }
-            Err(refusal) => Submission::Refused(reject(&public_key, refusal)),
+        };
+        if let Some(id) = state.open_registration(&public_key) {
+            pay(&submitter, env::attached_deposit());
+            return Submission::Proposal(id);
         }
+        let candidate = Candidate {
+            public_key,
+            measurements: appraised.measurements,
+            measurement_set: appraised.set,
+            tcb_status: appraised.tcb_status,
+            fmspc: encode_hex(&appraised.fmspc),
+            quote_report_sha256: encode_hex(&appraised.report_sha256),
+            app_id,
+        };
+        Submission::Proposal(state.create(Action::ApproveKeystore(candidate), submitter))
+    }
+
+    /// The access key of a keystore that was voted in is there, or could not be added.
+    #[private]
+    pub fn on_key_added(&mut self, proposal_id: u64) {
+        let added = env::promise_result_checked(0, 0).is_ok();
+        let state = self.state_mut();
+        let usage = env::storage_usage();
+        let Some((mut proposal, action)) = state.find(proposal_id) else { return };
+        let Action::ApproveKeystore(candidate) = &action else { return };
+        let (status, failure) = match state.admit(candidate, proposal_id, added) {
+            Ok(()) => (Status::Executed, None),
+            Err(failure) => (Status::Failed, Some(failure)),
+        };
+        state.close(&mut proposal, action, status, failure, usage);
     }
 
     /// Let an approved keystore's key live longer by a fresh quote of its TD: REPORTDATA commits to the key's
-    /// `challenge`, which changes with every quote that is accepted. Anyone may bring it.
-    pub fn reverify_keystore(&mut self, public_key: PublicKey, tdx_quote_hex: String) -> Answer {
+    /// `challenge`, which changes with every quote that is accepted. Anyone may bring it. The allowance of the key is
+    /// full again then.
+    pub fn reverify_keystore(
+        &mut self,
+        public_key: PublicKey,
+        tdx_quote_hex: String,
+    ) -> PromiseOrValue<Answer> {
         match self.state_mut().reverify(&public_key, &tdx_quote_hex) {
             Ok(keystore) => {
+                require_gas(KEY_GAS, "the access key is replaced");
                 emit(Event::KeystoreReverified([&keystore]));
-                Answer::Approved {
-                    public_key,
-                    measurement_set: keystore.measurement_set,
-                    expires_at: keystore.expires_at,
-                }
+                let replaced = Promise::new(env::current_account_id()).delete_key(public_key.clone());
+                let callback = callback().on_key_renewed(public_key.clone());
+                PromiseOrValue::Promise(with_keystore_key(replaced, &public_key).then(callback))
             }
-            Err(refusal) => reject(&public_key, refusal),
+            Err(refusal) => PromiseOrValue::Value(reject(&public_key, refusal)),
         }
     }
 
-    /// Delete the keys of keystores that are no longer approved: expired, or their set has ended. Anyone may.
-    pub fn remove_expired_keystores(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
+    /// The access key of a keystore was replaced, both halves or neither. A keystore without one does not count.
+    #[private]
+    pub fn on_key_renewed(&mut self, public_key: PublicKey) -> Answer {
+        let renewed = env::promise_result_checked(0, 0).is_ok();
         let state = self.state_mut();
-        let mut dead = public_keys.unwrap_or_else(|| state.keystores.keys().cloned().collect());
-        dead.retain(|key| state.keystores.contains_key(key) && !state.is_approved(key));
-        dead.truncate(MAX_REMOVALS);
-        state.delete(&dead, "expired")
+        match state.keystores.get(&public_key).map(StoredKeystore::keystore) {
+            Some(keystore) if renewed => Answer::Approved {
+                measurement_set: keystore.measurement_set,
+                expires_at: keystore.expires_at,
+                public_key,
+            },
+            _ => {
+                state.delete(std::slice::from_ref(&public_key), "access_key_failed", 0);
+                let detail = "the access key could not be replaced".to_string();
+                reject(&public_key, Refusal { reason: "access_key_failed", detail })
+            }
+        }
+    }
+
+    /// Delete the keys of keystores that are no longer approved: expired, or their set has ended; of the given ones,
+    /// or those that the contract knows of. Anyone may. One call deletes at most 100, and fewer if it has little gas;
+    /// gives those. Nothing is left when it gives none.
+    pub fn remove_expired_keystores(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
+        self.state_mut().remove_ended(public_keys)
     }
 
     /// Ask the MPC network for the key of this account. Only an approved keystore's key on this account can: the
@@ -109,71 +169,125 @@ impl Contract {
     }
 }
 
-impl StateV1 {
+impl StateV2 {
     /// Approved, not expired, and its measurement set is still active.
     pub(crate) fn is_approved(&self, public_key: &PublicKey) -> bool {
-        self.keystores.get(public_key).is_some_and(|StoredKeystore::V1(keystore)| {
-            now() < keystore.expires_at
-                && self
-                    .approvals
-                    .sets
-                    .get(keystore.measurement_set)
-                    .is_some_and(|set| set.is_active_at(now()))
-        })
+        self.keystores.get(public_key).is_some_and(|stored| self.counts(stored.keystore()))
     }
 
-    pub(crate) fn approve_keystore(&mut self, candidate: &Candidate, proposal_id: u64) -> Result<(), String> {
+    pub(crate) fn counts(&self, keystore: &Keystore) -> bool {
+        now() < keystore.expires_at && self.is_active(keystore.measurement_set)
+    }
+
+    pub(crate) fn is_active(&self, set: u32) -> bool {
+        self.approvals.sets.get(set).is_some_and(|set| set.is_active_at(now()))
+    }
+
+    /// A registration quote counts once: a key that was admitted before stays what it is now, or gone.
+    fn appraise(&self, public_key: &PublicKey, tdx_quote_hex: &str) -> Result<Appraised, Refusal> {
+        if self.index.was_admitted(public_key) {
+            let detail = "the key was an approved keystore's and was removed; use a new key".to_string();
+            return Err(Refusal { reason: "key_removed", detail });
+        }
+        self.approvals.appraise(tdx_quote_hex, &registration_report_data(public_key), &[Role::Keystore])
+    }
+
+    /// Whether a candidate could be admitted now.
+    pub(crate) fn admissible(&self, candidate: &Candidate) -> Result<(), String> {
         if self.keystores.contains_key(&candidate.public_key) {
             return Err("Keystore already approved".to_string());
         }
-        let set = self.approvals.sets.get(candidate.measurement_set);
-        if !set.is_some_and(|set| set.is_active_at(now())) {
+        if self.index.was_admitted(&candidate.public_key) {
+            return Err("The keystore's key was removed".to_string());
+        }
+        if !self.is_active(candidate.measurement_set) {
             return Err("The keystore's measurements are no longer approved".to_string());
         }
-        let this: AccountId = env::current_account_id();
-        let _ = Promise::new(this.clone()).add_access_key_allowance(
-            candidate.public_key.clone(),
-            Allowance::limited(ALLOWANCE).unwrap_or(Allowance::Unlimited),
-            this,
-            KEYSTORE_METHODS.to_string(),
+        Ok(())
+    }
+
+    /// Add the access key of a keystore that was voted in; the keystore counts once it is there.
+    pub(crate) fn add_key(&mut self, candidate: &Candidate, proposal_id: u64) {
+        require_gas(KEY_GAS, "this admits a keystore");
+        require!(
+            spare_balance() >= ACCESS_KEY_PRICE,
+            format!(
+                "This account needs {ACCESS_KEY_PRICE} of balance for the access key: send them, then vote"
+            )
         );
+        let added = with_keystore_key(Promise::new(env::current_account_id()), &candidate.public_key);
+        let _ = added.then(callback().on_key_added(proposal_id));
+    }
+
+    fn admit(&mut self, candidate: &Candidate, proposal_id: u64, added: bool) -> Result<(), String> {
+        if !added {
+            return Err(KEY_FAILED.to_string());
+        }
+        if let Err(failure) = self.admissible(candidate) {
+            let _ = Promise::new(env::current_account_id()).delete_key(candidate.public_key.clone());
+            return Err(failure);
+        }
         let keystore = Keystore {
             public_key: candidate.public_key.clone(),
             measurement_set: candidate.measurement_set,
             proposal_id,
             approved_at: now(),
             expires_at: now().saturating_add(self.keystore_ttl_seconds),
-            challenge: new_challenge(&candidate.public_key),
+            challenge: encode_hex(&new_challenge(&candidate.public_key)),
         };
         emit(Event::KeystoreApproved([&keystore]));
-        self.keystores.insert(keystore.public_key.clone(), StoredKeystore::V1(keystore));
+        self.enlist(keystore);
         Ok(())
     }
 
     /// Only keys of keystores are ever deleted; those that are gone already are passed over.
     pub(crate) fn revoke_keystores(&mut self, public_keys: &[PublicKey]) -> Result<(), String> {
-        if self.delete(public_keys, "vote").is_empty() {
+        if self.delete(public_keys, "vote", 0).is_empty() {
             return Err("None of the keys is an approved keystore's".to_string());
         }
         Ok(())
     }
 
-    fn delete(&mut self, public_keys: &[PublicKey], reason: &str) -> Vec<PublicKey> {
+    /// Say that sets end, and delete as many keys of those that have as one call can. Gives how many are left.
+    pub(crate) fn sets_ended(&mut self, ids: &[u32], not_after: u64) -> u32 {
+        if !ids.is_empty() {
+            emit(Event::MeasurementSetChanged([SetsEnd { ids, not_after }]));
+        }
+        if not_after > now() {
+            return 0;
+        }
+        let (keys, remaining) = self.keys_of(ids, removals());
+        self.delete(&keys, "set_ended", remaining);
+        remaining
+    }
+
+    fn remove_ended(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
+        let limit = removals();
+        let mut dead = public_keys.unwrap_or_else(|| self.ended_keys(limit));
+        dead.truncate(MAX_REMOVALS);
+        dead.retain(|key| self.keystores.contains_key(key) && !self.is_approved(key));
+        dead.truncate(limit);
+        self.delete(&dead, "expired", 0)
+    }
+
+    /// `remaining`: how many more are to be deleted for the same reason.
+    fn delete(&mut self, public_keys: &[PublicKey], reason: &str, remaining: u32) -> Vec<PublicKey> {
         let mut deleted = Vec::new();
         for key in public_keys {
-            if self.keystores.remove(key).is_some() {
-                let _ = Promise::new(env::current_account_id()).delete_key(key.clone());
-                deleted.push(key.clone());
+            if !self.delist(key) {
+                continue;
             }
+            let _ = Promise::new(env::current_account_id()).delete_key(key.clone());
+            deleted.push(key.clone());
         }
         if !deleted.is_empty() {
-            emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys: &deleted, reason }]));
+            emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys: &deleted, reason, remaining }]));
         }
         deleted
     }
 
     fn reverify(&mut self, public_key: &PublicKey, tdx_quote_hex: &str) -> Result<Keystore, Refusal> {
-        let Some(StoredKeystore::V1(known)) = self.keystores.get(public_key) else {
+        let Some(known) = self.keystores.get(public_key).map(StoredKeystore::keystore) else {
             let detail = "only an approved keystore can be verified again".to_string();
             return Err(Refusal { reason: "key_not_registered", detail });
         };
@@ -182,12 +296,31 @@ impl StateV1 {
         let keystore = Keystore {
             measurement_set: appraised.set,
             expires_at: now().saturating_add(self.keystore_ttl_seconds),
-            challenge: new_challenge(public_key),
+            challenge: encode_hex(&new_challenge(public_key)),
             ..known.clone()
         };
-        self.keystores.insert(public_key.clone(), StoredKeystore::V1(keystore.clone()));
+        self.enlist(keystore.clone());
         Ok(keystore)
     }
+}
+
+/// How many keys the gas of this call lets it delete.
+fn removals() -> usize {
+    let left = gas_left().saturating_sub(REST_GAS);
+    usize::try_from(left.as_gas() / REMOVAL_GAS.as_gas()).unwrap_or(MAX_REMOVALS).min(MAX_REMOVALS)
+}
+
+fn with_keystore_key(promise: Promise, public_key: &PublicKey) -> Promise {
+    promise.add_access_key_allowance(
+        public_key.clone(),
+        Allowance::limited(ALLOWANCE).unwrap_or(Allowance::Unlimited),
+        env::current_account_id(),
+        KEYSTORE_METHODS.to_string(),
+    )
+}
+
+fn callback() -> ContractExt {
+    Contract::ext(env::current_account_id()).with_static_gas(KEY_CALLBACK_GAS).with_unused_gas_weight(0)
 }
 
 fn reject(public_key: &PublicKey, Refusal { reason, detail }: Refusal) -> Answer {

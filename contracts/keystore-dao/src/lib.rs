@@ -8,10 +8,14 @@
 //!
 //! Times are unix seconds of the block.
 
+mod actions;
 mod admin;
 mod events;
+mod index;
 mod keystores;
 mod proposals;
+mod state;
+mod storage;
 mod types;
 mod views;
 
@@ -23,8 +27,10 @@ use std::fmt::Display;
 
 use approval::Approvals;
 use near_sdk::store::{IterableMap, LookupMap};
-use near_sdk::{env, near, require, AccountId, BorshStorageKey, PanicOnDefault, PublicKey};
+use near_sdk::{env, near, require, AccountId, BorshStorageKey, Gas, IntoStorageKey, PanicOnDefault};
 
+use index::KeystoreIndex;
+use state::{Proposals, State, StateV2};
 pub use types::*;
 
 const DEFAULT_PROPOSAL_TTL_SECONDS: u64 = 7 * 86_400;
@@ -39,30 +45,20 @@ enum StorageKey {
     Collateral,
     Proposals,
     Keystores,
+    Actions,
+    WholeActions,
+    History,
+    Registrations,
+    Carried,
+    Chains,
+    Admitted,
+    Sets,
 }
 
-/// The state, by version: a new version adds a variant and a migration.
 #[near(contract_state)]
 #[derive(PanicOnDefault)]
-pub enum Contract {
-    V1(StateV1),
-}
-
-#[near(serializers = [borsh])]
-pub struct StateV1 {
-    owner_id: AccountId,
-    handed_over: bool,
-    init_account_id: AccountId,
-    mpc_contract_id: AccountId,
-    /// The contract whose owner this DAO can be; proposals can call its methods.
-    register_contract_id: Option<AccountId>,
-    proposal_ttl_seconds: u64,
-    keystore_ttl_seconds: u64,
-    members: BTreeSet<AccountId>,
-    approvals: Approvals,
-    next_proposal_id: u64,
-    proposals: LookupMap<u64, StoredProposal>,
-    keystores: IterableMap<PublicKey, StoredKeystore>,
+pub struct Contract {
+    state: State,
 }
 
 #[near]
@@ -94,7 +90,7 @@ impl Contract {
             register_contract_id.as_ref().is_none_or(|id| *id != mpc_contract_id),
             "register_contract_id must not be the MPC contract"
         );
-        Contract::V1(StateV1 {
+        let state = State(StateV2 {
             owner_id,
             handed_over: false,
             init_account_id,
@@ -103,27 +99,43 @@ impl Contract {
             proposal_ttl_seconds,
             keystore_ttl_seconds,
             members,
-            approvals: Approvals::new(root_ca_der_hex, LookupMap::new(StorageKey::Collateral)),
-            next_proposal_id: 1,
-            proposals: LookupMap::new(StorageKey::Proposals),
+            approvals: Approvals::new(
+                root_ca_der_hex,
+                LookupMap::new(StorageKey::Collateral),
+                &StorageKey::Sets.into_storage_key(),
+            ),
+            proposals: Proposals::new(1, LookupMap::new(StorageKey::Proposals)),
             keystores: IterableMap::new(StorageKey::Keystores),
-        })
+            index: KeystoreIndex::new(false),
+        });
+        Contract { state }
+    }
+
+    /// Write the state in its newest form. Every call that changes something does, so this is for who wants it done
+    /// at once: the account itself or the owner.
+    pub fn migrate(&mut self) {
+        let caller = env::predecessor_account_id();
+        require!(
+            caller == env::current_account_id() || caller == self.state().owner_id,
+            "Only owner can call this method"
+        );
+        self.state_mut();
     }
 }
 
 impl Contract {
-    fn state(&self) -> &StateV1 {
-        let Contract::V1(state) = self;
-        state
+    fn state(&self) -> &StateV2 {
+        &self.state.0
     }
 
-    fn state_mut(&mut self) -> &mut StateV1 {
-        let Contract::V1(state) = self;
+    fn state_mut(&mut self) -> &mut StateV2 {
+        let state = &mut self.state.0;
+        state.complete_index();
         state
     }
 }
 
-impl StateV1 {
+impl StateV2 {
     /// More than half of the members.
     fn threshold(&self) -> usize {
         self.members.len() / 2 + 1
@@ -157,4 +169,14 @@ impl StateV1 {
 
 fn or_panic<T, E: Display>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|error| env::panic_str(&error.to_string()))
+}
+
+fn gas_left() -> Gas {
+    env::prepaid_gas().saturating_sub(env::used_gas())
+}
+
+/// Refuse a call that has less gas left than what it is about to start takes, in words that say how much to attach.
+fn require_gas(needed: Gas, what: &str) {
+    let attach = env::used_gas().saturating_add(needed).as_gas().div_ceil(Gas::from_tgas(1).as_gas());
+    require!(gas_left() >= needed, format!("Too little gas: {what}. Attach at least {attach} Tgas"));
 }

@@ -1,60 +1,49 @@
 // SPDX-License-Identifier: MIT
 //! Proposals and votes (R13): a proposal begins without a vote, and passes when the approvals of accounts that are
 //! members at that moment reach the threshold.
+//!
+//! Undecided proposals are pruned when they have expired, decided ones long after; events are what stays.
 
-use approval::{now, SetsEnd};
-use measurements::Role;
-use near_sdk::{env, near, require, AccountId, Gas, NearToken, Promise, PublicKey};
+use approval::now;
+use near_sdk::{env, near, require, AccountId, Gas, NearToken, PublicKey};
 
-use crate::events::{emit, Event, ProposalCreated, ProposalDecided, VoteCast};
+use crate::actions::Outcome;
+use crate::events::{emit, Event, ProposalCreated, ProposalDecided, ProposalsPruned, VoteCast};
+use crate::state::{Proposals, StateV2};
 use crate::{
-    or_panic, Action, Contract, ContractExt, Proposal, ProposalView, StateV1, Status, StoredProposal, Vote,
+    gas_left, or_panic, Action, Contract, ContractExt, Proposal, ProposalView, Pruned, Status,
+    StoredProposal, Vote, MAX_MEMBERS,
 };
 
-const MAX_REVOCATIONS: usize = 16;
-const MAX_ARGS: usize = 64 * 1024;
-/// What is kept of a text once its proposal is decided, and what an event shows of it.
-const MAX_SHOWN: usize = 4 * 1024;
-/// More than any method of the register contract answers.
-const MAX_ANSWER: usize = 64 * 1024;
-const REGISTER_GAS: Gas = Gas::from_tgas(150);
-const CALLBACK_GAS: Gas = Gas::from_tgas(10);
-/// What a proposal can call on the register contract: all that its owner may do.
-const REGISTER_METHODS: [&str; 12] = [
-    "propose_policy",
-    "cancel_policy",
-    "activate_policy",
-    "revoke_policy",
-    "raise_policy_delay",
-    "add_measurement_set",
-    "expire_measurement_set",
-    "add_approved_measurements",
-    "remove_approved_measurements",
-    "clear_all_approved_measurements",
-    "update_collateral",
-    "remove_worker_keys",
-];
-const TRANSFER: &str = "transfer_ownership";
-
-/// How far the execution of a proposal got.
-enum Outcome {
-    Done,
-    /// A promise was made; its callback decides.
-    Running,
-}
+/// How long a decided proposal can still be read after it would have expired.
+const RETENTION_SECONDS: u64 = 90 * 86_400;
+/// A vote of an account id of 64 bytes.
+const VOTE_BYTES: usize = 4 + 64 + 1;
+/// Votes of members who may yet come.
+const MORE_VOTES: usize = 16;
+/// What the execution may store: a keystore with its listings.
+const EXECUTION_BYTES: usize = 1_200;
+/// Each new proposal prunes so many steps, so that pruning keeps up by itself.
+const PRUNED_IN_PASSING: u32 = 4;
+const MAX_PRUNED: u32 = 50;
+/// What must be left for another step, and to end the call: one with a text of 64 KB takes about 3 Tgas.
+const PRUNE_GAS: Gas = Gas::from_tgas(10);
 
 #[near]
 impl Contract {
-    /// Make a proposal. Members only; it is not a vote.
+    /// Make a proposal. Members only; it is not a vote. The deposit, if any, pays for its storage and comes back when
+    /// it is decided.
+    #[payable]
     pub fn propose(&mut self, action: Action) -> u64 {
         let submitter = env::predecessor_account_id();
         let state = self.state_mut();
         require!(state.is_member(&submitter), "Only DAO members can propose");
-        or_panic(state.check(&action));
+        let action = or_panic(state.checked(action));
         state.create(action, submitter)
     }
 
     /// Propose to take away the keys of keystores, at most 16.
+    #[payable]
     pub fn propose_revoke_keystore_keys(&mut self, public_keys: Vec<PublicKey>) -> u64 {
         self.propose(Action::RevokeKeystoreKeys { public_keys })
     }
@@ -64,9 +53,10 @@ impl Contract {
         let member = env::predecessor_account_id();
         let state = self.state_mut();
         require!(state.is_member(&member), "Only DAO members can vote");
-        let mut proposal = state.open(proposal_id);
+        let usage = env::storage_usage();
+        let (mut proposal, action) = state.open(proposal_id);
         require!(proposal.votes.iter().all(|vote| vote.member != member), "Already voted on this proposal");
-        proposal.votes.push(Vote { member: member.clone(), approve });
+        proposal.add(Vote { member: member.clone(), approve });
         let (votes_for, votes_against) = state.tally(&proposal);
         emit(Event::VoteCast([VoteCast {
             proposal_id,
@@ -76,98 +66,167 @@ impl Contract {
             votes_against: votes_against as u32,
             threshold: state.threshold() as u32,
         }]));
-        state.settle(&mut proposal);
+        state.decide(&mut proposal, action, usage);
         state.keep(proposal);
     }
 
     /// Decide a proposal whose votes suffice since the members changed. Anyone may.
     pub fn finalize_proposal(&mut self, proposal_id: u64) {
         let state = self.state_mut();
-        let mut proposal = state.open(proposal_id);
-        state.settle(&mut proposal);
+        let usage = env::storage_usage();
+        let (mut proposal, action) = state.open(proposal_id);
+        state.decide(&mut proposal, action, usage);
         require!(proposal.status != Status::Pending, "The proposal is not decided");
         state.keep(proposal);
     }
 
-    /// The register contract has answered the call of a proposal.
-    #[private]
-    pub fn on_register_answer(&mut self, proposal_id: u64) {
-        let answered = env::promise_result_checked(0, MAX_ANSWER).is_ok();
-        let state = self.state_mut();
-        let Some(StoredProposal::V1(proposal)) = state.proposals.get(&proposal_id) else { return };
-        let mut proposal = proposal.clone();
-        let failure = (!answered).then(|| "The register contract refused the call".to_string());
-        proposal.finish(if answered { Status::Executed } else { Status::Failed }, failure);
-        state.keep(proposal);
+    /// Remove proposals that were not decided in time, and those that were decided more than 90 days ago. Anyone may;
+    /// one call looks at `limit` of them (50 at most, and as many as its gas allows), oldest first.
+    pub fn prune_proposals(&mut self, limit: Option<u32>) -> Pruned {
+        self.state_mut().prune(limit.unwrap_or(MAX_PRUNED).min(MAX_PRUNED))
     }
 }
 
 impl Proposal {
-    fn finish(&mut self, status: Status, failure: Option<String>) {
-        self.status = status;
-        self.failure = failure;
-        self.action.shorten();
-        emit(Event::ProposalDecided([ProposalDecided {
-            proposal_id: self.id,
-            status,
-            failure: self.failure.as_deref(),
-        }]));
+    /// A vote takes its room from what was kept free for it.
+    fn add(&mut self, vote: Vote) {
+        let size = vote.member.len() + (VOTE_BYTES - 64);
+        self.room.truncate(self.room.len().saturating_sub(size));
+        self.votes.push(vote);
+    }
+
+    fn is_due(&self) -> bool {
+        self.status == Status::Pending && now() >= self.expires_at
     }
 }
 
-impl Action {
-    /// Digests in place of long texts: collateral has 24 KB, and all logs of a call share 16 KB.
-    fn shorten(&mut self) {
-        let text = match self {
-            Action::UpdateCollateral { collateral } => collateral,
-            Action::CallRegister { args, .. } => args,
-            _ => return,
-        };
-        if text.len() > MAX_SHOWN {
-            let digest: String =
-                env::sha256_array(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-            *text = format!("sha256:{digest}");
+impl StoredProposal {
+    fn proposal(&self) -> Proposal {
+        match self {
+            StoredProposal::V2(proposal) => proposal.clone(),
+            StoredProposal::V1(old) => Proposal {
+                id: old.id,
+                submitter: old.submitter.clone(),
+                created_at: old.created_at,
+                expires_at: old.expires_at,
+                status: old.status,
+                failure: old.failure.clone(),
+                votes: old.votes.clone(),
+                room: Vec::new(),
+                held: 0,
+                paid: NearToken::from_yoctonear(0),
+            },
         }
     }
 }
 
-impl StateV1 {
+impl StateV2 {
     pub(crate) fn create(&mut self, action: Action, submitter: AccountId) -> u64 {
-        let id = self.next_proposal_id;
-        self.next_proposal_id += 1;
-        let expires_at = now().saturating_add(self.proposal_ttl_seconds);
-        let mut shown = action.clone();
-        shown.shorten();
-        emit(Event::ProposalCreated([ProposalCreated {
+        self.prune(PRUNED_IN_PASSING);
+        self.proposals.flush();
+        let usage = env::storage_usage();
+        let id = self.proposals.next_id;
+        let shown = self.proposals.keep_action(id, action);
+        if let Action::ApproveKeystore(candidate) = &shown {
+            self.proposals.registrations.insert(candidate.public_key.clone(), id);
+        }
+        let votes = MAX_MEMBERS.min(self.members.len() + MORE_VOTES);
+        let mut proposal = Proposal {
             id,
-            action: &shown,
-            submitter: &submitter,
-            expires_at,
-        }]));
-        self.keep(Proposal {
-            id,
-            action,
             submitter,
             created_at: now(),
-            expires_at,
+            expires_at: now().saturating_add(self.proposal_ttl_seconds),
             status: Status::Pending,
             failure: None,
             votes: Vec::new(),
-        });
+            room: vec![0; votes * VOTE_BYTES + EXECUTION_BYTES],
+            held: 0,
+            paid: NearToken::from_yoctonear(0),
+        };
+        self.keep(proposal.clone());
+        self.proposals.flush();
+        proposal.held = env::storage_usage().saturating_sub(usage);
+        proposal.paid = self.bill(&proposal.submitter, proposal.held);
+        emit(Event::ProposalCreated([ProposalCreated {
+            id,
+            action: &shown,
+            submitter: &proposal.submitter,
+            expires_at: proposal.expires_at,
+        }]));
+        self.keep(proposal);
+        self.proposals.next_id += 1;
         id
     }
 
     fn keep(&mut self, proposal: Proposal) {
-        self.proposals.insert(proposal.id, StoredProposal::V1(proposal));
+        self.proposals.records.insert(proposal.id, StoredProposal::V2(proposal));
+    }
+
+    /// A proposal and what it does, with digests in place of long texts.
+    pub(crate) fn find(&self, id: u64) -> Option<(Proposal, Action)> {
+        let stored = self.proposals.records.get(&id)?;
+        let action = match stored {
+            StoredProposal::V1(old) => old.action.shortened(),
+            StoredProposal::V2(_) => self.proposals.actions.get(&id)?.clone(),
+        };
+        Some((stored.proposal(), action))
+    }
+
+    /// What a proposal does, as it was proposed while it is undecided.
+    fn whole_action(&self, id: u64) -> Option<Action> {
+        match self.proposals.records.get(&id)? {
+            StoredProposal::V1(old) => Some(old.action.clone()),
+            StoredProposal::V2(_) => {
+                self.proposals.whole_actions.get(&id).or_else(|| self.proposals.actions.get(&id)).cloned()
+            }
+        }
     }
 
     /// A proposal that can still be decided.
-    fn open(&self, proposal_id: u64) -> Proposal {
-        let found = self.proposals.get(&proposal_id).map(|StoredProposal::V1(proposal)| proposal.clone());
-        let proposal = found.unwrap_or_else(|| env::panic_str("Proposal not found"));
+    fn open(&mut self, proposal_id: u64) -> (Proposal, Action) {
+        let (proposal, action) =
+            self.find(proposal_id).unwrap_or_else(|| env::panic_str("Proposal not found"));
         require!(proposal.status == Status::Pending, "Proposal is not pending");
         require!(now() < proposal.expires_at, "Proposal has expired");
-        proposal
+        if let Some(StoredProposal::V1(old)) = self.proposals.records.get(&proposal_id) {
+            self.proposals.keep_action(proposal_id, old.action.clone());
+            self.keep(proposal.clone());
+        }
+        (proposal, action)
+    }
+
+    /// The open proposal that would admit a key. One whose quote does not count any more is closed first.
+    pub(crate) fn open_registration(&mut self, public_key: &PublicKey) -> Option<u64> {
+        let id = *self.proposals.registrations.get(public_key)?;
+        let usage = env::storage_usage();
+        let (mut proposal, action) = self.find(id)?;
+        if proposal.is_due() {
+            return None;
+        }
+        match (proposal.status, self.impossible(&action)) {
+            (Status::Pending, Some(failure)) => {
+                self.close(&mut proposal, action, Status::Failed, Some(failure), usage);
+                None
+            }
+            _ => Some(id),
+        }
+    }
+
+    fn end_registration(&mut self, id: u64, action: &Action) {
+        if let Action::ApproveKeystore(candidate) = action {
+            // a newer proposal may be for the same key
+            if self.proposals.registrations.get(&candidate.public_key) == Some(&id) {
+                self.proposals.registrations.remove(&candidate.public_key);
+            }
+        }
+    }
+
+    /// Why a proposal can have no effect any more, whatever the votes.
+    fn impossible(&self, action: &Action) -> Option<String> {
+        match action {
+            Action::ApproveKeystore(candidate) => self.admissible(candidate).err(),
+            _ => None,
+        }
     }
 
     /// Votes for and against, of accounts that are members now.
@@ -176,129 +235,173 @@ impl StateV1 {
         live.fold((0, 0), |(yes, no), vote| if vote.approve { (yes + 1, no) } else { (yes, no + 1) })
     }
 
-    fn settle(&mut self, proposal: &mut Proposal) {
+    /// Decide a proposal if its votes suffice. `usage`: storage usage when the call began.
+    fn decide(&mut self, proposal: &mut Proposal, action: Action, usage: u64) {
         let (votes_for, votes_against) = self.tally(proposal);
-        if votes_for >= self.threshold() {
-            match self.execute(proposal) {
-                Ok(Outcome::Done) => proposal.finish(Status::Executed, None),
-                Ok(Outcome::Running) => proposal.status = Status::Approved,
-                Err(failure) => proposal.finish(Status::Failed, Some(failure)),
+        if let Some(failure) = self.impossible(&action) {
+            self.close(proposal, action, Status::Failed, Some(failure), usage);
+        } else if votes_for >= self.threshold() {
+            let whole = self.whole_action(proposal.id).unwrap_or_else(|| action.clone());
+            match self.execute(proposal.id, &whole) {
+                Ok(Outcome::Done) => self.close(proposal, action, Status::Executed, None, usage),
+                Ok(Outcome::Running) => {
+                    proposal.status = Status::Approved;
+                    self.proposals.whole_actions.remove(&proposal.id);
+                    self.proposals.flush();
+                    self.free(proposal, usage.saturating_sub(env::storage_usage()));
+                }
+                Err(failure) => self.close(proposal, action, Status::Failed, Some(failure), usage),
             }
         } else if votes_against > self.members.len() - self.threshold() {
-            proposal.finish(Status::Rejected, None);
+            self.close(proposal, action, Status::Rejected, None, usage);
         }
     }
 
-    /// What can be refused before anyone votes.
-    fn check(&self, action: &Action) -> Result<(), String> {
-        match action {
-            Action::ApproveKeystore(_) => {
-                Err("Keystores are proposed with submit_keystore_registration".to_string())
-            }
-            Action::AddMeasurementSet { set } if set.role != Role::Keystore => {
-                Err("Measurement sets of this contract have the role keystore".to_string())
-            }
-            Action::AddMeasurementSet { set } => set.check(now()).map_err(|error| error.to_string()),
-            Action::ExpireMeasurementSet { id, .. } => {
-                self.approvals.sets.get(*id).map(drop).ok_or_else(|| "Measurement set not found".to_string())
-            }
-            Action::UpdateCollateral { collateral } => match self.approvals.check_collateral(collateral) {
-                Ok(_) => Ok(()),
-                Err(refusal) => Err(format!("{}: {}", refusal.reason, refusal.detail)),
-            },
-            Action::RevokeKeystoreKeys { public_keys } => {
-                if !(1..=MAX_REVOCATIONS).contains(&public_keys.len()) {
-                    return Err(format!("1 to {MAX_REVOCATIONS} keys at a time"));
-                }
-                match public_keys.iter().find(|key| !self.keystores.contains_key(key)) {
-                    Some(key) => Err(format!("{} is no approved keystore's key", String::from(key))),
-                    None => Ok(()),
-                }
-            }
-            Action::AddMember { account_id } if self.is_member(account_id) => {
-                Err("Already a DAO member".to_string())
-            }
-            Action::RemoveMember { account_id } if !self.is_member(account_id) => {
-                Err("Not a DAO member".to_string())
-            }
-            Action::AddMember { .. } | Action::RemoveMember { .. } => Ok(()),
-            Action::CallRegister { method, args } => self.check_register_call(method, args),
-        }
+    /// The end of a proposal: only what readers need stays, and what was taken for the rest goes back.
+    pub(crate) fn close(
+        &mut self,
+        proposal: &mut Proposal,
+        action: Action,
+        status: Status,
+        failure: Option<String>,
+        usage: u64,
+    ) {
+        proposal.status = status;
+        proposal.failure = failure;
+        proposal.room = Vec::new();
+        self.end_registration(proposal.id, &action);
+        self.proposals.whole_actions.remove(&proposal.id);
+        self.proposals.actions.insert(proposal.id, action);
+        self.keep(proposal.clone());
+        self.flush();
+        let left = proposal.held.saturating_add(env::storage_usage()).saturating_sub(usage);
+        self.settle_bill(proposal, left);
+        emit(Event::ProposalDecided([ProposalDecided {
+            proposal_id: proposal.id,
+            status,
+            failure: proposal.failure.as_deref(),
+        }]));
+        self.keep(proposal.clone());
     }
 
-    fn check_register_call(&self, method: &str, args: &str) -> Result<(), String> {
-        if self.register_contract_id.is_none() {
-            return Err("This DAO has no register contract".to_string());
-        }
-        if method != TRANSFER && !REGISTER_METHODS.contains(&method) {
-            let known = REGISTER_METHODS.join(", ");
-            return Err(format!("{method} cannot be proposed; what can: {known}, {TRANSFER}"));
-        }
-        let is_object = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(args).is_ok();
-        if args.len() > MAX_ARGS || !is_object {
-            return Err("args must be a JSON object as text, at most 64 KB".to_string());
-        }
-        Ok(())
+    fn flush(&mut self) {
+        self.proposals.flush();
+        self.keystores.flush();
+        self.index.flush();
     }
 
-    fn execute(&mut self, proposal: &Proposal) -> Result<Outcome, String> {
-        match &proposal.action {
-            Action::ApproveKeystore(candidate) => self.approve_keystore(candidate, proposal.id)?,
-            Action::AddMeasurementSet { set } => self.add_set(set.clone())?,
-            Action::ExpireMeasurementSet { id, not_after } => {
-                let expired = self.approvals.sets.expire(*id, *not_after, now());
-                let not_after = expired.map_err(|error| error.to_string())?;
-                emit(Event::MeasurementSetChanged([SetsEnd { ids: &[*id], not_after }]));
+    // --- pruning ---
+
+    /// Look at up to `steps` proposals that are due.
+    pub(crate) fn prune(&mut self, steps: u32) -> Pruned {
+        let mut pruned = Pruned::default();
+        for _ in 0..steps {
+            if gas_left() < PRUNE_GAS {
+                break;
             }
-            Action::UpdateCollateral { collateral } => self.store_collateral(collateral)?,
-            Action::RevokeKeystoreKeys { public_keys } => self.revoke_keystores(public_keys)?,
-            Action::AddMember { account_id } => {
-                self.add_member(account_id.clone())?;
-                self.emit_membership(Some(account_id), None);
-            }
-            Action::RemoveMember { account_id } => {
-                self.remove_member(account_id)?;
-                self.emit_membership(None, Some(account_id));
-            }
-            Action::CallRegister { method, args } => {
-                let register = self.register_contract_id.clone();
-                let register = register.ok_or_else(|| "This DAO has no register contract".to_string())?;
-                let call = Promise::new(register).function_call(
-                    method.clone(),
-                    args.clone().into_bytes(),
-                    NearToken::from_yoctonear(0),
-                    REGISTER_GAS,
-                );
-                let callback = Contract::ext(env::current_account_id())
-                    .with_static_gas(CALLBACK_GAS)
-                    .with_unused_gas_weight(0);
-                let _ = call.then(callback.on_register_answer(proposal.id));
-                return Ok(Outcome::Running);
+            if !self.expire_next(&mut pruned.expired) && !self.forget_next(&mut pruned.forgotten) {
+                break;
             }
         }
-        Ok(Outcome::Done)
+        if !pruned.expired.is_empty() || !pruned.forgotten.is_empty() {
+            emit(Event::ProposalsPruned([ProposalsPruned {
+                expired: &pruned.expired,
+                forgotten: &pruned.forgotten,
+            }]));
+        }
+        pruned.more = self.next_unsettled().is_some() || self.next_forgotten().is_some();
+        pruned
     }
 
-    pub(crate) fn view(&self, proposal: &Proposal) -> ProposalView {
-        let (votes_for, votes_against) = self.tally(proposal);
-        let candidate = match &proposal.action {
+    /// The oldest proposal that is not in the history, if it is decided or has expired.
+    fn next_unsettled(&self) -> Option<Proposal> {
+        let stored = self.proposals.records.get(&self.proposals.unsettled_from)?;
+        Some(stored.proposal()).filter(|proposal| proposal.status != Status::Pending || proposal.is_due())
+    }
+
+    fn expire_next(&mut self, expired: &mut Vec<u64>) -> bool {
+        let Some(mut proposal) = self.next_unsettled() else { return false };
+        self.proposals.unsettled_from += 1;
+        if proposal.is_due() {
+            self.remove(&mut proposal);
+            expired.push(proposal.id);
+        } else {
+            self.proposals.history.insert(self.proposals.history_end, proposal.id);
+            self.proposals.history_end += 1;
+        }
+        true
+    }
+
+    /// The oldest proposal of the history, if it was decided long enough ago.
+    fn next_forgotten(&self) -> Option<Proposal> {
+        let id = self.proposals.history.get(&self.proposals.history_first)?;
+        let proposal = self.proposals.records.get(id)?.proposal();
+        (now() >= proposal.expires_at.saturating_add(RETENTION_SECONDS)).then_some(proposal)
+    }
+
+    fn forget_next(&mut self, forgotten: &mut Vec<u64>) -> bool {
+        let Some(mut proposal) = self.next_forgotten() else { return false };
+        self.proposals.history.remove(&self.proposals.history_first);
+        self.proposals.history_first += 1;
+        self.remove(&mut proposal);
+        forgotten.push(proposal.id);
+        true
+    }
+
+    fn remove(&mut self, proposal: &mut Proposal) {
+        if let Some((_, action)) = self.find(proposal.id) {
+            self.end_registration(proposal.id, &action);
+        }
+        self.proposals.actions.remove(&proposal.id);
+        self.proposals.whole_actions.remove(&proposal.id);
+        self.proposals.records.remove(&proposal.id);
+        self.settle_bill(proposal, 0);
+        // what this took is to be seen before the next step
+        self.proposals.flush();
+    }
+
+    // --- views ---
+
+    pub(crate) fn proposals_count(&self) -> u64 {
+        let Proposals { next_id, unsettled_from, history_first, history_end, .. } = &self.proposals;
+        next_id - unsettled_from + (history_end - history_first)
+    }
+
+    /// The number of the proposal at this place among those that there are, oldest first.
+    pub(crate) fn proposal_at(&self, index: u64) -> Option<u64> {
+        let Proposals { next_id, unsettled_from, history_first, history_end, history, .. } = &self.proposals;
+        let kept = history_end - history_first;
+        if index < kept {
+            return history.get(&(history_first + index)).copied();
+        }
+        Some(unsettled_from + (index - kept)).filter(|id| id < next_id)
+    }
+
+    /// With its texts whole.
+    pub(crate) fn whole_view(&self, id: u64) -> Option<ProposalView> {
+        Some(ProposalView { action: self.whole_action(id)?, ..self.view(id)? })
+    }
+
+    pub(crate) fn view(&self, id: u64) -> Option<ProposalView> {
+        let (proposal, action) = self.find(id)?;
+        let (votes_for, votes_against) = self.tally(&proposal);
+        let candidate = match &action {
             Action::ApproveKeystore(candidate) => Some(candidate.clone()),
             _ => None,
         };
-        let late = proposal.status == Status::Pending && now() >= proposal.expires_at;
-        ProposalView {
+        Some(ProposalView {
             id: proposal.id,
             public_key: candidate.as_ref().map(|candidate| candidate.public_key.clone()),
             measurements: candidate.map(|candidate| candidate.measurements),
-            action: proposal.action.clone(),
-            submitter: proposal.submitter.clone(),
+            action,
             created_at: proposal.created_at,
             expires_at: proposal.expires_at,
             votes_for: votes_for as u32,
             votes_against: votes_against as u32,
-            status: if late { Status::Expired } else { proposal.status },
-            failure: proposal.failure.clone(),
-            votes: proposal.votes.clone(),
-        }
+            status: if proposal.is_due() { Status::Expired } else { proposal.status },
+            submitter: proposal.submitter,
+            failure: proposal.failure,
+            votes: proposal.votes,
+        })
     }
 }

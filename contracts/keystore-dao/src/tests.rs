@@ -80,7 +80,7 @@ fn r13_a_removed_members_vote_does_not_count() {
     vote(&mut dao, "a.test", proposal, true);
     vote(&mut dao, "b.test", proposal, true);
     call_as("owner.test", 1_000);
-    dao.remove_dao_member(id("b.test"));
+    dao.remove_dao_member(Some(id("b.test")), None);
     assert_eq!(standing(&dao, proposal), (Status::Pending, 1, 0));
     assert_refused("Only DAO members can vote", || vote(&mut dao, "b.test", proposal, true));
     // of four members three must approve
@@ -99,7 +99,7 @@ fn r13_a_smaller_dao_can_be_decided_by_the_votes_that_are_there() {
     call_as("anyone.test", 1_000);
     assert_refused("not decided", || dao.finalize_proposal(proposal));
     call_as("owner.test", 1_000);
-    dao.remove_dao_member(id("c.test"));
+    dao.remove_dao_member(Some(id("c.test")), None);
     call_as("anyone.test", 1_000);
     dao.finalize_proposal(proposal);
     assert_eq!(standing(&dao, proposal), (Status::Executed, 2, 0));
@@ -145,7 +145,7 @@ fn proposals_expire() {
 fn the_last_member_stays() {
     let mut dao = dao(&["a.test"]);
     call_as("owner.test", 1_000);
-    assert_refused("Cannot remove last DAO member", || dao.remove_dao_member(id("a.test")));
+    assert_refused("Cannot remove last DAO member", || dao.remove_dao_member(Some(id("a.test")), None));
     let proposal = propose(&mut dao, Action::RemoveMember { account_id: id("a.test") });
     vote(&mut dao, "a.test", proposal, true);
     let view = dao.get_proposal(proposal).unwrap();
@@ -158,16 +158,16 @@ fn the_last_member_stays() {
 fn after_the_hand_over_the_owner_changes_nothing() {
     let mut dao = dao(&["a.test"]);
     call_as("owner.test", 1_000);
-    dao.add_dao_member(id("b.test"));
+    dao.add_dao_member(Some(id("b.test")), None);
     dao.hand_over();
     let measurements = measurements::Measurements::new([1; 48], [[1; 48]; 4]);
     type Owners<'a> = Box<dyn Fn(&mut Contract) + 'a>;
     let methods: [Owners; 6] = [
-        Box::new(|c| c.add_dao_member(id("eve.test"))),
-        Box::new(|c| c.remove_dao_member(id("b.test"))),
-        Box::new(|c| c.add_approved_measurements(measurements.clone(), None)),
-        Box::new(|c| c.remove_approved_measurements(measurements.clone())),
-        Box::new(|c| c.clear_all_approved_measurements()),
+        Box::new(|c| c.add_dao_member(Some(id("eve.test")), None)),
+        Box::new(|c| c.remove_dao_member(Some(id("b.test")), None)),
+        Box::new(|c| _ = c.add_approved_measurements(measurements.clone(), None)),
+        Box::new(|c| _ = c.remove_approved_measurements(measurements.clone())),
+        Box::new(|c| _ = c.clear_all_approved_measurements()),
         Box::new(|c| c.hand_over()),
     ];
     for method in &methods {
@@ -229,4 +229,58 @@ fn the_register_contract_is_not_the_mpc_contract() {
             None,
         )
     });
+}
+
+// --- keystores by set -----------------------------------------------------------------------------------
+
+fn keystore(number: u32, set: u32, expires_at: u64) -> Keystore {
+    let mut raw = [0u8; 33];
+    raw[1..5].copy_from_slice(&number.to_be_bytes());
+    Keystore {
+        public_key: near_sdk::PublicKey::try_from(raw.to_vec()).unwrap(),
+        measurement_set: set,
+        proposal_id: 1,
+        approved_at: 0,
+        expires_at,
+        challenge: String::new(),
+    }
+}
+
+#[test]
+fn chains_of_keystores_are_what_was_enlisted_in_order_whatever_is_taken_out() {
+    let mut dao = dao(&["a.test"]);
+    let state = dao.state_mut();
+    // set and number of those that are there, in the order in which they came or were renewed
+    let mut model: Vec<(u32, u32)> = Vec::new();
+    let mut random = 1u64;
+    for time in 0..600 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let (number, set, removes) =
+            ((random >> 33) as u32 % 12, (random >> 45) as u32 % 3, random >> 60 < 6);
+        let place = model.iter().position(|(_, known)| *known == number);
+        if removes {
+            assert_eq!(state.delist(&keystore(number, 0, 0).public_key), place.is_some());
+        } else {
+            state.enlist(keystore(number, set, time));
+        }
+        if let Some(place) = place {
+            model.remove(place);
+        }
+        if !removes {
+            model.push((set, number));
+        }
+        for set in 0..3 {
+            let wanted: Vec<_> = model
+                .iter()
+                .filter(|(known, _)| *known == set)
+                .map(|(_, number)| keystore(*number, 0, 0).public_key)
+                .collect();
+            assert_eq!(state.keys_of(&[set], 100), (wanted.clone(), 0), "step {time}");
+            let (some, more) = state.keys_of(&[set], 2);
+            assert_eq!(some.len() + more as usize, wanted.len());
+        }
+        assert_eq!(state.keystores.len() as usize, model.len());
+    }
+    assert!((0..12).all(|number| state.index.was_admitted(&keystore(number, 0, 0).public_key)));
+    assert!(!state.index.was_admitted(&keystore(12, 0, 0).public_key));
 }

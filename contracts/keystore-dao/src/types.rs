@@ -2,7 +2,7 @@
 //! What callers see, as JSON, and what is kept in state, as borsh.
 
 use measurements::{Measurements, NewSet};
-use near_sdk::{near, AccountId, PublicKey};
+use near_sdk::{near, AccountId, NearToken, PublicKey};
 
 /// A keystore that waits for votes: what its quote showed.
 #[near(serializers = [json, borsh])]
@@ -32,7 +32,8 @@ pub enum Action {
         id: u32,
         not_after: u64,
     },
-    /// The JSON. Once decided, only the digest of a long text is kept, as "sha256:…"; so with `args` below.
+    /// The JSON, kept in its canonical form. Once decided, only the digest of a long text is kept, as "sha256:…"; so
+    /// with `args` below.
     UpdateCollateral {
         collateral: String,
     },
@@ -40,9 +41,11 @@ pub enum Action {
         public_keys: Vec<PublicKey>,
     },
     AddMember {
+        #[serde(alias = "member")]
         account_id: AccountId,
     },
     RemoveMember {
+        #[serde(alias = "member")]
         account_id: AccountId,
     },
     /// Call a method of the register contract, whose owner this account is. `args` is a JSON object as text.
@@ -56,7 +59,7 @@ pub enum Action {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
     Pending,
-    /// Passed; the call that it makes has not answered yet.
+    /// Passed; what it does takes another receipt, which has not answered yet.
     Approved,
     Rejected,
     Executed,
@@ -68,12 +71,14 @@ pub enum Status {
 
 #[near(serializers = [borsh])]
 pub enum StoredProposal {
-    V1(Proposal),
+    V1(Box<ProposalV1>),
+    V2(Proposal),
 }
 
+/// As it was kept with its action in it.
 #[near(serializers = [borsh])]
 #[derive(Clone, Debug)]
-pub struct Proposal {
+pub struct ProposalV1 {
     pub id: u64,
     pub action: Action,
     pub submitter: AccountId,
@@ -82,6 +87,26 @@ pub struct Proposal {
     pub status: Status,
     pub failure: Option<String>,
     pub votes: Vec<Vote>,
+}
+
+/// A proposal without its action.
+#[near(serializers = [borsh])]
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    pub id: u64,
+    pub submitter: AccountId,
+    pub created_at: u64,
+    pub expires_at: u64,
+    pub status: Status,
+    pub failure: Option<String>,
+    pub votes: Vec<Vote>,
+    /// Zeros, as many as votes and the execution may come to take: they must not depend on storage that others could
+    /// have used up.
+    pub room: Vec<u8>,
+    /// Bytes of storage that it took when it was made.
+    pub held: u64,
+    /// What was attached for them; 0 when the account carries them.
+    pub paid: NearToken,
 }
 
 #[near(serializers = [json, borsh])]
@@ -94,6 +119,23 @@ pub struct Vote {
 #[near(serializers = [borsh])]
 pub enum StoredKeystore {
     V1(Keystore),
+    V2(Keystore, Links),
+}
+
+/// The keystores of the same set that expire just before and after.
+#[near(serializers = [borsh])]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Links {
+    pub previous: Option<PublicKey>,
+    pub next: Option<PublicKey>,
+}
+
+impl StoredKeystore {
+    pub fn keystore(&self) -> &Keystore {
+        match self {
+            StoredKeystore::V1(keystore) | StoredKeystore::V2(keystore, _) => keystore,
+        }
+    }
 }
 
 /// An approved keystore. Its key counts until `expires_at`, while its measurement set is active.
@@ -146,6 +188,18 @@ pub enum Answer {
     Rejected { reason: String, detail: String },
 }
 
+/// What `prune_proposals` did.
+#[near(serializers = [json])]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Not decided in time.
+    pub expired: Vec<u64>,
+    /// Decided long ago.
+    pub forgotten: Vec<u64>,
+    /// Whether another call would do more.
+    pub more: bool,
+}
+
 /// What the MPC contract is asked; it reads `app_public_key` itself (a text, or one of its tagged forms).
 #[near(serializers = [json])]
 #[derive(Clone, Debug)]
@@ -171,4 +225,6 @@ pub struct Config {
     pub register_contract_id: Option<AccountId>,
     pub proposal_ttl_seconds: u64,
     pub keystore_ttl_seconds: u64,
+    /// How many there are now; their numbers go up to just before `next_proposal_id`.
+    pub proposals_count: u64,
 }

@@ -4,6 +4,7 @@
 use near_sdk::json_types::U128;
 use near_sdk::{env, near, require, AccountId};
 
+use crate::types::DEFAULT_MAX_MEMORY_MB;
 use crate::{Contract, ContractExt};
 
 const MOST_CLEARED: u64 = 100;
@@ -55,9 +56,32 @@ impl Contract {
         }
     }
 
-    pub fn set_payment_token_contract(&mut self, payment_token_contract: Option<AccountId>) {
+    /// Name the stablecoin, as `token_contract` (the original's argument) or `payment_token_contract`. A call that names
+    /// none changes nothing; `clear_payment_token_contract` takes it away.
+    pub fn set_payment_token_contract(
+        &mut self,
+        token_contract: Option<AccountId>,
+        payment_token_contract: Option<AccountId>,
+    ) {
         self.assert_owner();
-        self.payment_token_contract = payment_token_contract;
+        let named = token_contract.or(payment_token_contract).unwrap_or_else(|| {
+            env::panic_str(
+                "token_contract must name the stablecoin's contract; clear_payment_token_contract takes it away",
+            )
+        });
+        self.payment_token_contract = Some(named);
+    }
+
+    pub fn clear_payment_token_contract(&mut self) {
+        self.assert_owner();
+        self.payment_token_contract = None;
+    }
+
+    /// Refuse requests for more memory than the workers give.
+    pub fn set_max_memory_mb(&mut self, max_memory_mb: u32) {
+        self.assert_owner();
+        require!(max_memory_mb >= DEFAULT_MAX_MEMORY_MB, "max_memory_mb must be at least the default of requests, 128");
+        self.max_memory_mb = max_memory_mb;
     }
 
     pub fn set_event_metadata(&mut self, standard: Option<String>, version: Option<String>) {
@@ -86,10 +110,8 @@ impl Contract {
     pub fn clear_all_pending_requests(&mut self, limit: Option<u64>) -> u64 {
         self.assert_owner();
         let limit = limit.unwrap_or(MOST_CLEARED);
-        if limit > MOST_CLEARED {
-            env::panic_str("At most 100 requests can be cleared at once");
-        }
-        let ids: Vec<u64> = self.pending_requests.keys().copied().take(limit as usize).collect();
+        require!(limit <= MOST_CLEARED, "At most 100 requests can be cleared at once");
+        let ids = self.get_pending_request_ids(None, Some(limit));
         ids.into_iter().map(|id| u64::from(self.cancel(id))).sum()
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //! What a run costs: pure functions of prices, limits and measured use. All sums saturate.
 
+use crate::requests::OutputKind;
+use crate::storage::price;
 use crate::types::{Pricing, ResourceLimits, ResourceMetrics};
 
 const INSTRUCTIONS_PER_UNIT: u64 = 1_000_000;
@@ -28,6 +30,34 @@ pub fn actual(pricing: &Pricing, used: &ResourceMetrics) -> u128 {
         .saturating_add(units.saturating_mul(pricing.per_million_instructions_fee))
         .saturating_add(u128::from(used.time_ms).saturating_mul(pricing.per_ms_fee))
         .saturating_add(compile_ms.saturating_mul(pricing.per_compile_ms_fee))
+}
+
+/// Outputs of at most so many bytes cost nothing beside the run: the base fee covers them.
+pub const FREE_OUTPUT_BYTES: usize = 1_024;
+/// YoctoNEAR for each further byte of text or JSON: twice the gas that it costs the operator at the lowest gas price.
+pub const OUTPUT_BYTE_PRICE: u128 = 25_000_000_000_000_000;
+/// The same for an output in the form `Bytes`, an array of numbers that takes longer to read (of its base64, that is).
+pub const BYTES_OUTPUT_BYTE_PRICE: u128 = 130_000_000_000_000_000;
+/// YoctoNEAR for each byte of an input that only the state holds, which the operator's call removes; likewise.
+pub const INPUT_BYTE_PRICE: u128 = 4_000_000_000_000_000;
+
+/// What an output adds to the cost of a run, in yoctoNEAR, by its bytes in the form in which it is returned.
+pub fn of_output(kind: OutputKind, bytes: usize) -> u128 {
+    let price = match kind {
+        OutputKind::Bytes => BYTES_OUTPUT_BYTE_PRICE,
+        OutputKind::Text | OutputKind::Json => OUTPUT_BYTE_PRICE,
+    };
+    bytes.saturating_sub(FREE_OUTPUT_BYTES) as u128 * price
+}
+
+/// What an input that only the state holds adds, in yoctoNEAR.
+pub fn of_input(stored_bytes: usize) -> u128 {
+    stored_bytes as u128 * INPUT_BYTE_PRICE
+}
+
+/// What a request must hold while it waits: enough for its run and its input, and for the bytes that it occupies.
+pub fn waiting(compute: u128, stored_input_bytes: usize, occupied_bytes: usize) -> u128 {
+    compute.saturating_add(of_input(stored_input_bytes)).max(price(occupied_bytes))
 }
 
 /// Charged and refunded parts of a payment: they always add up to it (R8).
@@ -81,6 +111,25 @@ mod tests {
             assert_eq!(charged + refunded, payment);
             assert!(charged <= actual(&pricing, &metrics));
         }
+    }
+
+    #[test]
+    fn sizes_are_priced_above_what_is_free() {
+        for kind in [OutputKind::Text, OutputKind::Json, OutputKind::Bytes] {
+            assert_eq!((of_output(kind, 0), of_output(kind, FREE_OUTPUT_BYTES)), (0, 0));
+        }
+        assert_eq!(of_output(OutputKind::Text, FREE_OUTPUT_BYTES + 3), 3 * OUTPUT_BYTE_PRICE);
+        assert_eq!(of_output(OutputKind::Json, FREE_OUTPUT_BYTES + 3), 3 * OUTPUT_BYTE_PRICE);
+        assert_eq!(of_output(OutputKind::Bytes, FREE_OUTPUT_BYTES + 3), 3 * BYTES_OUTPUT_BYTE_PRICE);
+        assert_eq!((of_input(0), of_input(7)), (0, 7 * INPUT_BYTE_PRICE));
+    }
+
+    #[test]
+    fn a_request_holds_enough_for_its_run_and_for_what_it_occupies() {
+        assert_eq!(waiting(5, 0, 0), 5);
+        assert_eq!(waiting(5, 10, 0), 5 + 10 * INPUT_BYTE_PRICE);
+        assert_eq!(waiting(5, 10, 300), price(300));
+        assert_eq!(waiting(u128::MAX, 10, 300), u128::MAX);
     }
 
     #[test]

@@ -45,11 +45,9 @@ pub struct Completed<'a> {
     pub code_source: &'a CodeSource,
     pub resources_used: &'a ResourceMetrics,
     pub success: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub error_message: Option<&'a str>,
     pub payment_charged: String,
     pub payment_refunded: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub compilation_note: Option<&'a str>,
     pub timestamp: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +94,16 @@ pub fn render<T: Serialize>(standard: &str, version: &str, event: &str, data: T)
     let text = serde_json::to_string(&event)
         .unwrap_or_else(|_| env::panic_str("An event could not be written as JSON"));
     format!("EVENT_JSON:{text}")
+}
+
+/// The bytes of a text between the quotes of a JSON string.
+pub fn escaped_len(text: &str) -> usize {
+    let size = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0x00..=0x1f => 6,
+        _ => 1,
+    };
+    text.bytes().map(size).sum()
 }
 
 /// Whether a line can be logged beside the short ones.

@@ -3,35 +3,46 @@
 
 mod access;
 mod admin;
+mod blobs;
 mod cost;
 mod events;
 mod execution;
+mod lists;
 mod migration;
 mod payments;
+mod pending;
+mod pools;
 mod projects;
+mod requests;
 mod secrets;
 mod storage;
+mod tasks;
 mod types;
 mod views;
+mod withdrawals;
 mod yields;
 
 #[cfg(test)]
 mod tests;
 
-use near_sdk::store::{IterableMap, LookupMap};
+use near_sdk::store::LookupMap;
 use near_sdk::{env, near, require, AccountId, BorshStorageKey, PanicOnDefault};
 
 pub use access::{AccessCondition, Comparison, LogicOperator};
-pub use payments::{DeleteResult, PaymentKeyTask, TopUpResult};
+pub use payments::{DeleteResult, PaymentKeys, TopUpResult};
+pub use pending::PendingIds;
+pub use pools::Pools;
+use requests::OldRequests;
 pub use secrets::{SecretAccessor, SecretKey, SecretProfile, SystemSecret};
 pub use types::*;
 
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 #[near(serializers = [borsh])]
 #[derive(BorshStorageKey)]
 enum StorageKey {
-    PendingRequests,
+    /// of states before version 3
+    OldRequests,
     Projects,
     ProjectVersions,
     UserProjects,
@@ -41,6 +52,12 @@ enum StorageKey {
     UserSecrets,
     PaymentKeyTasks,
     TasksByDataId,
+    PendingPages,
+    Earnings,
+    Balances,
+    Tasks,
+    TaskAnswers,
+    HttpsBatches,
 }
 
 #[near(contract_state)]
@@ -54,23 +71,31 @@ pub struct Contract {
     event_version: String,
     pricing: Pricing,
     payment_token_contract: Option<AccountId>,
+    /// Requests for more memory are refused: no worker would run them.
+    max_memory_mb: u32,
     next_request_id: u64,
     total_executions: u64,
     total_fees_collected: u128,
     next_project_number: u64,
-    pending_requests: IterableMap<u64, ExecutionRequest>,
+    /// Payments of requests that are not settled, in yoctoNEAR: never the contract's to use.
+    held_payments: u128,
+    /// What these requests occupy, in bytes; their own payments cover it.
+    waiting_bytes: u64,
+    /// Charged and not withdrawn, in yoctoNEAR.
+    fees: u128,
+    pending: PendingIds,
+    /// what an upgrade has not carried over yet
+    old_requests: Option<OldRequests>,
     projects: LookupMap<String, Project>,
-    /// by `{uuid}/{version key}`
+    /// by `{uuid}/{slot}`
     project_versions: LookupMap<String, VersionInfo>,
+    /// of states before version 3: ids of projects that are in no list
     user_projects: LookupMap<AccountId, Vec<String>>,
-    developer_earnings: LookupMap<AccountId, u128>,
-    user_stablecoin_balances: LookupMap<AccountId, u128>,
+    pools: Pools,
     secrets: LookupMap<SecretKey, SecretProfile>,
-    /// accessor and profile of each secret of an owner
+    /// of states before version 3: accessor and profile of secrets that are in no list
     user_secrets: LookupMap<AccountId, Vec<(SecretAccessor, String)>>,
-    /// owner and nonce of a payment key -> data id of its task
-    payment_key_tasks: LookupMap<(AccountId, u32), [u8; 32]>,
-    tasks_by_data_id: LookupMap<[u8; 32], PaymentKeyTask>,
+    payment_keys: PaymentKeys,
 }
 
 #[near]
@@ -91,20 +116,23 @@ impl Contract {
             event_version: event_version.unwrap_or_else(|| "1.0.0".to_string()),
             pricing: Pricing::default(),
             payment_token_contract: None,
+            max_memory_mb: DEFAULT_MOST_MEMORY_MB,
             next_request_id: 0,
             total_executions: 0,
             total_fees_collected: 0,
             next_project_number: 1,
-            pending_requests: IterableMap::new(StorageKey::PendingRequests),
+            held_payments: 0,
+            waiting_bytes: 0,
+            fees: 0,
+            pending: PendingIds::new(),
+            old_requests: None,
             projects: LookupMap::new(StorageKey::Projects),
             project_versions: LookupMap::new(StorageKey::ProjectVersions),
             user_projects: LookupMap::new(StorageKey::UserProjects),
-            developer_earnings: LookupMap::new(StorageKey::DeveloperEarnings),
-            user_stablecoin_balances: LookupMap::new(StorageKey::StablecoinBalances),
+            pools: Pools::new(),
             secrets: LookupMap::new(StorageKey::Secrets),
             user_secrets: LookupMap::new(StorageKey::UserSecrets),
-            payment_key_tasks: LookupMap::new(StorageKey::PaymentKeyTasks),
-            tasks_by_data_id: LookupMap::new(StorageKey::TasksByDataId),
+            payment_keys: PaymentKeys::new(),
         }
     }
 }
@@ -124,20 +152,5 @@ impl Contract {
 
     fn event_line<T: near_sdk::serde::Serialize>(&self, event: &str, data: T) -> String {
         events::render(&self.event_standard, &self.event_version, event, data)
-    }
-
-    /// Add to a balance of micro-USD; nothing is written for zero.
-    fn credit_stablecoin(&mut self, account_id: &AccountId, amount: u128) {
-        if amount > 0 {
-            let balance = self.user_stablecoin_balances.get(account_id).copied().unwrap_or(0);
-            self.user_stablecoin_balances.insert(account_id.clone(), balance.saturating_add(amount));
-        }
-    }
-
-    fn credit_developer(&mut self, account_id: &AccountId, amount: u128) {
-        if amount > 0 {
-            let balance = self.developer_earnings.get(account_id).copied().unwrap_or(0);
-            self.developer_earnings.insert(account_id.clone(), balance.saturating_add(amount));
-        }
     }
 }

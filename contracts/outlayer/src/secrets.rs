@@ -6,20 +6,18 @@ use near_sdk::{borsh, env, near, require, AccountId};
 
 use crate::access::{AccessCondition, VersionedAccess};
 use crate::events::SystemEvent;
-use crate::storage::{change_deposit, pay, price, take_deposit};
+use crate::lists::{self, Lists};
+use crate::storage::{bytes_of, change_deposit, entry_bytes, pay, price, take_deposit, Meter};
+use crate::tasks::{check_size, TASK_BYTES};
 use crate::types::is_sha256_hex;
 use crate::{Contract, ContractExt};
 
-const BASE_STORAGE_OVERHEAD: usize = 40;
-const INDEX_ENTRY_OVERHEAD: usize = 64;
-/// Accessor and profile stand in the owner's list, too; what is longer than this pays for that copy.
-const NAME_ALLOWANCE: usize = 128;
-/// created, updated and deposit
-const FIXED_FIELDS: usize = 32;
-/// version and lengths of the access condition
-const ACCESS_OVERHEAD: usize = 10;
 const MAX_BRANCH_LENGTH: usize = 255;
 const MAX_PROFILE_LENGTH: usize = 64;
+/// Of a key of state (protocol limit).
+const MOST_KEY_BYTES: usize = 2_048;
+/// As many as the original's clients read in all.
+const MOST_LISTED: u64 = 500;
 
 #[near(serializers = [json, borsh])]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +67,17 @@ impl SecretKey {
             _ => None,
         }
     }
+
+    /// What stands for it in its owner's list.
+    pub fn list_item(&self) -> Vec<u8> {
+        borsh::to_vec(&(&self.accessor, &self.profile))
+            .unwrap_or_else(|_| env::panic_str("A secret's name could not be written"))
+    }
+
+    fn of_list_item(owner: &AccountId, item: &[u8]) -> Option<Self> {
+        let (accessor, profile) = borsh::from_slice(item).ok()?;
+        Some(SecretKey { accessor, profile, owner: owner.clone() })
+    }
 }
 
 #[near(serializers = [borsh])]
@@ -117,23 +126,18 @@ impl Contract {
         require!(!encrypted_secrets_base64.is_empty(), "Encrypted secrets cannot be empty");
         access.check();
         let key = SecretKey { accessor, profile, owner: env::predecessor_account_id() };
-        self.check_no_task(&key);
-        let cost = storage_cost(&key, &encrypted_secrets_base64, &access);
+        check_key(&key);
         let now = env::block_timestamp();
-        let created_at = match self.secrets.get(&key) {
-            Some(old) => {
-                change_deposit(cost, old.storage_deposit);
-                old.created_at
-            }
-            None => {
-                take_deposit(cost);
-                let mut index = self.user_secrets.get(&key.owner).cloned().unwrap_or_default();
-                index.push((key.accessor.clone(), key.profile.clone()));
-                self.user_secrets.insert(key.owner.clone(), index);
-                now
-            }
+        let secret = SecretProfile {
+            encrypted_secrets: encrypted_secrets_base64,
+            access: VersionedAccess::V1(access),
+            created_at: now,
+            updated_at: now,
+            storage_deposit: 0,
         };
         if let Some(nonce) = key.payment_nonce() {
+            check_size(&secret);
+            self.end_top_up(&key);
             self.emit(
                 "system_event",
                 SystemEvent::TopUpPaymentKey {
@@ -141,24 +145,20 @@ impl Contract {
                     owner: &key.owner,
                     nonce,
                     amount: U128(0),
-                    encrypted_data: &encrypted_secrets_base64,
+                    encrypted_data: &secret.encrypted_secrets,
                 },
             );
         }
-        let secret = SecretProfile {
-            encrypted_secrets: encrypted_secrets_base64,
-            access: VersionedAccess::V1(access),
-            created_at,
-            updated_at: now,
-            storage_deposit: cost,
-        };
-        self.secrets.insert(key, secret);
+        match self.secrets.get(&key).map(|old| old.created_at) {
+            Some(created_at) => self.replace_secret(key, SecretProfile { created_at, ..secret }),
+            None => self.insert_secret(key, secret),
+        }
     }
 
-    /// Remove a secret; its deposit comes back.
+    /// Remove a secret; its deposit comes back. A top-up or deletion of a payment key that is under way ends.
     pub fn delete_secrets(&mut self, accessor: SecretAccessor, profile: String) {
         let key = SecretKey { accessor, profile, owner: env::predecessor_account_id() };
-        self.check_no_task(&key);
+        self.forget_task(&key);
         self.remove_secret(&key);
     }
 
@@ -168,15 +168,17 @@ impl Contract {
         new_access.check();
         let key = SecretKey { accessor, profile, owner: env::predecessor_account_id() };
         let mut secret = self.secret(&key).clone();
-        let cost = storage_cost(&key, &secret.encrypted_secrets, &new_access);
-        change_deposit(cost, secret.storage_deposit);
         secret.access = VersionedAccess::V1(new_access);
         secret.updated_at = env::block_timestamp();
-        secret.storage_deposit = cost;
-        self.secrets.insert(key, secret);
+        if key.payment_nonce().is_some() {
+            check_size(&secret);
+            self.end_top_up(&key);
+        }
+        self.replace_secret(key, secret);
     }
 
-    /// YoctoNEAR that the whole entry needs; for one that exists, what it holds counts towards it.
+    /// YoctoNEAR that storing this needs: for a new entry all of it, with what the owner's first one needs beside it; for
+    /// one that exists, what it holds counts towards it.
     pub fn estimate_storage_cost(
         &self,
         accessor: SecretAccessor,
@@ -185,7 +187,17 @@ impl Contract {
         encrypted_secrets_base64: String,
         access: AccessCondition,
     ) -> U128 {
-        U128(storage_cost(&SecretKey { accessor, profile, owner }, &encrypted_secrets_base64, &access))
+        let key = SecretKey { accessor, profile, owner };
+        let secret = SecretProfile {
+            encrypted_secrets: encrypted_secrets_base64,
+            access: VersionedAccess::V1(access),
+            created_at: 0,
+            updated_at: 0,
+            storage_deposit: 0,
+        };
+        let is_first = !self.secrets.contains_key(&key) && lists::SECRETS.count(key.owner.as_str()) == 0;
+        let head = if is_first { Lists::head_bytes(key.owner.as_str()) } else { 0 };
+        U128(self.deposit(&key, &secret) + price(head))
     }
 
     /// For a repository the entry of the branch comes first, then the one for every branch.
@@ -211,28 +223,37 @@ impl Contract {
     }
 
     /// The profiles that an account has under one accessor.
-    pub fn list_profiles(&self, accessor: SecretAccessor, owner: AccountId) -> Vec<String> {
-        let index = self.user_secrets.get(&owner).map_or(&[][..], Vec::as_slice);
-        index.iter().filter(|(item, _)| *item == accessor).map(|(_, profile)| profile.clone()).collect()
+    pub fn list_profiles(
+        &self,
+        accessor: SecretAccessor,
+        owner: AccountId,
+        from_index: Option<u64>,
+        limit: Option<u64>,
+    ) -> Vec<String> {
+        let keys = self.secret_keys(&owner, from_index, limit).into_iter();
+        keys.filter(|key| key.accessor == accessor).map(|key| key.profile).collect()
     }
 
-    pub fn list_user_secrets(&self, account_id: AccountId) -> Vec<UserSecretInfo> {
-        let index = self.user_secrets.get(&account_id).cloned().unwrap_or_default();
-        index
-            .into_iter()
-            .filter_map(|(accessor, profile)| {
-                let key = SecretKey { accessor, profile, owner: account_id.clone() };
-                let secret = self.secrets.get(&key)?;
-                Some(UserSecretInfo {
-                    created_at: secret.created_at,
-                    updated_at: secret.updated_at,
-                    storage_deposit: U128(secret.storage_deposit),
-                    access: secret.access.condition().clone(),
-                    accessor: key.accessor,
-                    profile: key.profile,
-                })
+    /// Secrets of an account from the `from_index`-th on, at most 500; past the end none.
+    pub fn list_user_secrets(
+        &self,
+        account_id: AccountId,
+        from_index: Option<u64>,
+        limit: Option<u64>,
+    ) -> Vec<UserSecretInfo> {
+        let keys = self.secret_keys(&account_id, from_index, limit).into_iter();
+        keys.filter_map(|key| {
+            let secret = self.secrets.get(&key)?;
+            Some(UserSecretInfo {
+                created_at: secret.created_at,
+                updated_at: secret.updated_at,
+                storage_deposit: U128(secret.storage_deposit),
+                access: secret.access.condition().clone(),
+                accessor: key.accessor,
+                profile: key.profile,
             })
-            .collect()
+        })
+        .collect()
     }
 }
 
@@ -241,17 +262,76 @@ impl Contract {
         self.secrets.get(key).unwrap_or_else(|| env::panic_str("Secrets not found"))
     }
 
-    /// Remove an entry and pay its deposit back.
+    /// Remove an entry and pay its deposit back; with the owner's last one, what the list needed as well.
     pub(crate) fn remove_secret(&mut self, key: &SecretKey) {
+        let meter = Meter::start();
         let secret = self.secrets.remove(key).unwrap_or_else(|| env::panic_str("Secrets not found"));
-        let mut index = self.user_secrets.get(&key.owner).cloned().unwrap_or_default();
+        self.secrets.flush();
+        let mut refund = secret.storage_deposit;
+        if lists::SECRETS.remove(key.owner.as_str(), &key.list_item()) {
+            // what is freed beyond the entry is the list's head
+            refund += price((meter.freed() + task_bytes(key)).saturating_sub(own_bytes(key, &secret)));
+        } else {
+            self.unindex_secret(key);
+        }
+        pay(&key.owner, refund);
+    }
+
+    fn insert_secret(&mut self, key: SecretKey, secret: SecretProfile) {
+        let meter = Meter::start();
+        let storage_deposit = self.deposit(&key, &secret);
+        lists::SECRETS.add(key.owner.as_str(), &key.list_item(), key.payment_nonce().unwrap_or(0));
+        let task = task_bytes(&key);
+        self.secrets.insert(key, SecretProfile { storage_deposit, ..secret });
+        self.secrets.flush();
+        take_deposit(price(meter.grown() + task));
+    }
+
+    fn replace_secret(&mut self, key: SecretKey, secret: SecretProfile) {
+        let storage_deposit = self.deposit(&key, &secret);
+        change_deposit(storage_deposit, self.secret(&key).storage_deposit);
+        self.secrets.insert(key, SecretProfile { storage_deposit, ..secret });
+    }
+
+    /// What an entry must hold when it becomes `secret`. One of a state before version 3 holds what it was charged then,
+    /// and the change of its record: nobody gains or loses by the new prices.
+    fn deposit(&self, key: &SecretKey, secret: &SecretProfile) -> u128 {
+        match self.secrets.get(key) {
+            Some(old) if !lists::SECRETS.contains(key.owner.as_str(), &key.list_item()) => {
+                (old.storage_deposit + price(bytes_of(secret))).saturating_sub(price(bytes_of(old)))
+            }
+            _ => price(own_bytes(key, secret)),
+        }
+    }
+
+    /// Entries of states before version 3 stand in one list for each owner.
+    fn unindex_secret(&mut self, key: &SecretKey) {
+        let Some(index) = self.user_secrets.get_mut(&key.owner) else { return };
         index.retain(|(accessor, profile)| (accessor, profile) != (&key.accessor, &key.profile));
         if index.is_empty() {
             self.user_secrets.remove(&key.owner);
-        } else {
-            self.user_secrets.insert(key.owner.clone(), index);
         }
-        pay(&key.owner, secret.storage_deposit);
+    }
+
+    /// Those of states before version 3 come first.
+    fn secret_keys(&self, owner: &AccountId, from_index: Option<u64>, limit: Option<u64>) -> Vec<SecretKey> {
+        let old = self.user_secrets.get(owner).map_or(&[][..], Vec::as_slice);
+        let from = from_index.unwrap_or(0);
+        let limit = limit.unwrap_or(MOST_LISTED).min(MOST_LISTED);
+        let mut keys: Vec<SecretKey> = old
+            .iter()
+            .skip(usize::try_from(from).unwrap_or(usize::MAX))
+            .take(limit as usize)
+            .map(|(accessor, profile)| SecretKey {
+                accessor: accessor.clone(),
+                profile: profile.clone(),
+                owner: owner.clone(),
+            })
+            .collect();
+        let rest = from.saturating_sub(old.len() as u64);
+        let items = lists::SECRETS.page(owner.as_str(), rest, limit - keys.len() as u64);
+        keys.extend(items.iter().filter_map(|item| SecretKey::of_list_item(owner, item)));
+        keys
     }
 
     fn secret_view(&self, key: &SecretKey) -> Option<SecretProfileView> {
@@ -293,6 +373,17 @@ impl Contract {
     }
 }
 
+fn check_key(key: &SecretKey) {
+    let length = 1 + bytes_of(key);
+    require!(
+        length <= MOST_KEY_BYTES,
+        format!(
+            "Repository, branch, profile and owner name a secret with at most {MOST_KEY_BYTES} bytes in all; these have \
+             {length}"
+        )
+    );
+}
+
 fn check_profile(accessor: &SecretAccessor, profile: &str) {
     require!(!profile.is_empty(), "Profile name cannot be empty");
     require!(profile.len() <= MAX_PROFILE_LENGTH, "Profile name too long (max 64 chars)");
@@ -307,28 +398,14 @@ fn check_profile(accessor: &SecretAccessor, profile: &str) {
     }
 }
 
-/// Price of an entry and of its place in the owner's list. The place is paid once and held with the entry.
-///
-/// Names of ordinary length and conditions of some dozens of accounts pay what the original asks; longer ones pay for
-/// what they occupy, so that nobody can fill the contract's own storage.
-fn storage_cost(key: &SecretKey, encrypted: &str, access: &AccessCondition) -> u128 {
-    let name = bytes_of(&(&key.accessor, &key.profile));
-    let access_json = serde_json::to_vec(access)
-        .unwrap_or_else(|_| env::panic_str("The access condition could not be written as JSON"));
-    // the version's byte before the condition
-    let access_stored = 1 + bytes_of(access);
-    price(
-        BASE_STORAGE_OVERHEAD
-            + bytes_of(key)
-            + 4
-            + encrypted.len()
-            + (access_json.len() + ACCESS_OVERHEAD).max(access_stored)
-            + FIXED_FIELDS
-            + INDEX_ENTRY_OVERHEAD
-            + name.saturating_sub(NAME_ALLOWANCE),
-    )
+/// Bytes that an entry occupies: its record, its item in the owner's list, and for a payment key a task's.
+fn own_bytes(key: &SecretKey, secret: &SecretProfile) -> usize {
+    entry_bytes(1 + bytes_of(key), bytes_of(secret))
+        + Lists::item_bytes(key.owner.as_str(), bytes_of(&(&key.accessor, &key.profile)))
+        + task_bytes(key)
 }
 
-fn bytes_of<T: borsh::BorshSerialize>(value: &T) -> usize {
-    borsh::object_length(value).unwrap_or_else(|_| env::panic_str("A value could not be written"))
+/// Bytes that are paid for and occupied only while a task of this key is under way.
+fn task_bytes(key: &SecretKey) -> usize {
+    key.payment_nonce().map_or(0, |_| TASK_BYTES)
 }

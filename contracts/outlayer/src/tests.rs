@@ -97,7 +97,14 @@ fn with_project() -> Contract {
     contract
 }
 
-fn settle(contract: &mut Contract, request_id: u64, result: PromiseResult) {
+/// The operator answers a request.
+fn answer(contract: &mut Contract, request_id: u64, response: Value) {
+    call_as("worker.test", 0, 20);
+    contract.resolve_execution(request_id, serde_json::from_value(response).unwrap(), None);
+}
+
+/// The request's yield ends, with this result.
+fn call_back(contract: &mut Contract, request_id: u64, result: PromiseResult) {
     testing_env!(
         context("outlayer.test", 0, 20).build(),
         test_vm_config(),
@@ -108,8 +115,12 @@ fn settle(contract: &mut Contract, request_id: u64, result: PromiseResult) {
     contract.on_execution_response(request_id);
 }
 
-fn response(value: Value) -> PromiseResult {
-    PromiseResult::Successful(serde_json::to_vec(&value).unwrap())
+fn time_out(contract: &mut Contract, request_id: u64) {
+    call_back(contract, request_id, PromiseResult::Failed);
+}
+
+fn used() -> Value {
+    json!({"instructions": 0, "time_ms": 0})
 }
 
 /// Who got how much in the last call.
@@ -218,11 +229,12 @@ fn r11_one_default_build_target_for_given_and_absent() {
 #[test]
 fn a_request_without_limits_is_compile_only_and_costs_the_base_fee() {
     let mut contract = contract();
-    let base_fee = contract.pricing.base_fee;
-    call_as("bob.test", base_fee, 10);
+    call_as("bob.test", DEPOSIT, 10);
     contract.request_execution(wasm_request(), None, None, None, None, None, None);
     assert_eq!(request_data()["compile_only"], true);
-    call_as("bob.test", base_fee, 10);
+    answer(&mut contract, 0, json!({"success": true, "resources_used": used()}));
+    assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - contract.pricing.base_fee)]);
+    call_as("bob.test", DEPOSIT, 10);
     assert_refused("input_data must be empty", || {
         contract.request_execution(wasm_request(), None, Some("x".to_string()), None, None, None, None);
     });
@@ -269,7 +281,7 @@ fn wrong_requests_are_refused_by_name() {
             DEPOSIT,
             "Insufficient stablecoin balance. Required: 1, available: 0",
         ),
-        (project(), json!({}), json!(null), 1, "Insufficient payment: required"),
+        (project(), json!({}), json!(null), 1, "Insufficient payment: required 7000100000000000000000 yoctoNEAR for compute, got 1"),
     ] {
         call_as("bob.test", deposit, 10);
         assert_refused(expected, || request(&mut contract, source, limits, params));
@@ -289,8 +301,8 @@ fn a_paused_contract_takes_no_requests() {
 #[test]
 fn a_large_input_stays_in_state() {
     let mut contract = contract();
-    for (length, in_state) in [(9_999, false), (10_000, true)] {
-        call_as("bob.test", DEPOSIT, 10);
+    for (length, in_state) in [(1_025, false), (9_999, false), (10_000, true)] {
+        call_as("bob.test", 2 * DEPOSIT, 10);
         let input = "x".repeat(length);
         let limits = Some(PartialLimits::default());
         contract.request_execution(wasm_request(), limits, Some(input.clone()), None, None, None, None);
@@ -298,14 +310,64 @@ fn a_large_input_stays_in_state() {
         assert_eq!(data["input_data_in_state"], in_state);
         assert_eq!(data["input_data"].as_str().unwrap().is_empty(), in_state);
         let stored = contract.get_request(contract.next_request_id - 1).unwrap().input_data;
-        assert_eq!(stored, in_state.then_some(input));
+        assert_eq!(stored, in_state.then_some(input), "a short one is kept, a middle one is in the event alone");
+    }
+}
+
+#[test]
+fn a_short_input_is_kept_where_it_is_paid_for() {
+    let mut contract = contract();
+    let limits = || Some(PartialLimits::default());
+    let required = contract.estimate_execution_cost(None).0;
+    for (deposit, length, kept) in [(DEPOSIT, 1_024, true), (required, 10, true), (required, 1_024, false)] {
+        call_as("bob.test", deposit, 10);
+        let input = "x".repeat(length);
+        contract.request_execution(wasm_request(), limits(), Some(input.clone()), None, None, None, None);
+        let stored = contract.get_request(contract.next_request_id - 1).unwrap().input_data;
+        assert_eq!(stored, kept.then_some(input));
+    }
+}
+
+#[test]
+fn a_request_pays_for_what_it_occupies() {
+    let mut contract = contract();
+    let input = "x".repeat(20_000);
+    let ask = |contract: &mut Contract, deposit: u128| {
+        call_as("bob.test", deposit, 10);
+        contract.request_execution(wasm_request(), Some(PartialLimits::default()), Some(input.clone()), None, None, None, None);
+    };
+    let said = refusal(|| ask(&mut contract, DEPOSIT));
+    let needed: u128 = said.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(said.contains("occupies 20") && needed > 20_000 * 10_u128.pow(19), "{said}");
+    assert_refused("Insufficient payment", || ask(&mut contract, needed - 1));
+    ask(&mut contract, needed);
+    assert_eq!(contract.held_payments, needed);
+    assert_eq!(storage::price(contract.waiting_bytes as usize), needed);
+}
+
+#[test]
+fn what_no_worker_could_take_is_refused() {
+    let mut contract = contract();
+    let near = NearToken::from_near(40).as_yoctonear();
+    for (limits, input, secrets, expected) in [
+        (json!({"max_memory_mb": 1_025}), "".to_string(), json!(null), "exceeds hard limit of 1024 MB"),
+        (json!({}), "x".repeat(1_048_577), json!(null), "input_data has 1048577 bytes"),
+        (json!({}), "\u{1}".repeat(1_048_576), json!(null), "input_data has 6291456 bytes as JSON"),
+        (json!({}), "".to_string(), json!({"profile": "p".repeat(65), "account_id": "a.test"}), "Profile name too long"),
+    ] {
+        call_as("bob.test", near, 10);
+        let limits = serde_json::from_value(limits).unwrap();
+        let secrets = serde_json::from_value(secrets).unwrap();
+        assert_refused(expected, || {
+            contract.request_execution(wasm_request(), limits, Some(input), secrets, None, None, None)
+        });
     }
 }
 
 #[test]
 fn the_estimate_is_what_a_request_must_attach() {
     let mut contract = contract();
-    let limits = json!({"max_instructions": 5_000_000, "max_execution_seconds": 3});
+    let limits = json!({"max_instructions": 5_000_000_000u64, "max_execution_seconds": 60});
     let required = contract.estimate_execution_cost(serde_json::from_value(limits.clone()).unwrap()).0;
     call_as("bob.test", required - 1, 10);
     assert_refused("Insufficient payment", || {
@@ -326,16 +388,19 @@ fn r8_charged_and_refunded_add_up_to_the_payment_for_any_use() {
         let request_id = pending(&mut contract);
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let used = json!({"instructions": seed >> (round % 60), "time_ms": seed >> 50, "compile_time_ms": seed >> 58});
-        settle(&mut contract, request_id, response(json!({"success": true, "resources_used": used})));
+        answer(&mut contract, request_id, json!({"success": true, "resources_used": used}));
+        let paid_back: u128 = transfers().iter().map(|(_, amount)| amount).sum();
+        call_back(&mut contract, request_id, PromiseResult::Successful(Vec::new()));
+        assert!(transfers().is_empty(), "the callback moves no money");
         let event = &events("execution_completed")[0];
         let amount = |name: &str| event[name].as_str().unwrap().parse::<u128>().unwrap();
         let (charged, refunded) = (amount("payment_charged"), amount("payment_refunded"));
         assert_eq!(charged + refunded, DEPOSIT);
-        let paid_back: u128 = transfers().iter().map(|(_, amount)| amount).sum();
         assert_eq!(paid_back, refunded);
         assert!(get_logs().contains(&format!("[[yNEAR charged: \"{charged}\"]]")));
         fees += charged;
         assert_eq!(contract.get_stats(), (round + 1, U128(fees)));
+        assert_eq!((contract.fees, contract.held_payments), (fees, 0));
     }
 }
 
@@ -345,9 +410,10 @@ fn a_failure_costs_the_base_fee_and_is_told() {
     let request_id = pending(&mut contract);
     let failed =
         json!({"success": false, "error": "trap", "resources_used": {"instructions": 9, "time_ms": 9}});
-    settle(&mut contract, request_id, response(failed));
+    answer(&mut contract, request_id, failed);
     let base_fee = contract.pricing.base_fee;
     assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - base_fee)]);
+    call_back(&mut contract, request_id, PromiseResult::Successful(Vec::new()));
     let event = &events("execution_completed")[0];
     assert_eq!((&event["success"], &event["error_message"]), (&json!(false), &json!("trap")));
     assert_eq!(event["payment_charged"], base_fee.to_string());
@@ -357,7 +423,7 @@ fn a_failure_costs_the_base_fee_and_is_told() {
 fn a_timeout_costs_the_base_fee_and_emits_no_completion() {
     let mut contract = with_project();
     let request_id = pending(&mut contract);
-    settle(&mut contract, request_id, PromiseResult::Failed);
+    time_out(&mut contract, request_id);
     assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - contract.pricing.base_fee)]);
     assert!(events("execution_completed").is_empty());
     assert!(contract.get_request(request_id).is_none());
@@ -371,17 +437,11 @@ fn the_leaf_of_the_record_is_in_the_last_event_of_success_and_of_failure() {
         for leaf in [json!(null), json!(HASH)] {
             let request_id = pending(&mut contract);
             let done = json!({"success": success, "resources_used": used, "record_sha256": leaf});
-            settle(&mut contract, request_id, response(done));
+            answer(&mut contract, request_id, done);
+            call_back(&mut contract, request_id, PromiseResult::Successful(Vec::new()));
             assert_eq!(events("execution_completed")[0].get("record_sha256"), leaf.as_str().map(|_| &leaf));
         }
     }
-}
-
-#[test]
-fn a_response_without_a_record_is_resumed_with_the_bytes_of_before() {
-    let plain = json!({"success": true, "resources_used": {"instructions": 0, "time_ms": 0}});
-    let read: ExecutionResponse = serde_json::from_value(plain).unwrap();
-    assert!(!serde_json::to_string(&read).unwrap().contains("record_sha256"));
 }
 
 #[test]
@@ -400,27 +460,91 @@ fn a_leaf_that_is_not_64_lower_case_hex_digits_is_refused() {
     }
 }
 
+/// In the block that delivers a time-out a yield still takes an answer, and drops it.
 #[test]
-fn a_callback_never_panics_whatever_it_gets() {
+fn the_callback_goes_by_the_record_whatever_the_yield_brings() {
     let mut contract = with_project();
-    for payload in [&b""[..], b"null", b"{}", b"\xff", b"{\"success\":true}", b"[[[[[["] {
+    let results = || {
+        let payloads = [&b""[..], b"null", b"{}", b"\xff", b"{\"success\":true}", b"[[[[[["];
+        let successful = payloads.map(|payload| PromiseResult::Successful(payload.to_vec()));
+        successful.into_iter().chain([PromiseResult::Failed])
+    };
+    for result in results() {
         let request_id = pending(&mut contract);
-        settle(&mut contract, request_id, PromiseResult::Successful(payload.to_vec()));
+        answer(&mut contract, request_id, json!({"success": true, "resources_used": used()}));
+        call_back(&mut contract, request_id, result);
+        assert!(transfers().is_empty());
+        assert_eq!(events("execution_completed")[0]["success"], true);
+    }
+    for result in results() {
+        let request_id = pending(&mut contract);
+        call_back(&mut contract, request_id, result);
         assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - contract.pricing.base_fee)]);
+        assert!(events("execution_completed").is_empty());
     }
 }
 
 #[test]
-fn each_request_settles_once() {
+fn each_request_is_answered_once_and_ends_once() {
     let mut contract = with_project();
     let request_id = pending(&mut contract);
-    let done = json!({"success": true, "resources_used": {"instructions": 0, "time_ms": 0}});
-    settle(&mut contract, request_id, response(done.clone()));
+    let done = json!({"success": true, "resources_used": used()});
+    answer(&mut contract, request_id, done.clone());
+    assert!(contract.get_request(request_id).is_none());
+    assert!(contract.get_pending_request_ids(None, None).is_empty());
     let stats = contract.get_stats();
-    settle(&mut contract, request_id, response(done));
+    assert_refused("is already answered", || answer(&mut contract, request_id, done.clone()));
+    assert_refused("is already answered", || {
+        contract.submit_execution_output(request_id, ExecutionOutput::Text("other".to_string()))
+    });
+    call_as("owner.test", 0, 21);
+    assert_refused("Execution request not found", || contract.emergency_cancel_execution(request_id));
+    call_back(&mut contract, request_id, PromiseResult::Successful(Vec::new()));
+    call_back(&mut contract, request_id, PromiseResult::Successful(Vec::new()));
     assert!(transfers().is_empty());
     assert_eq!(contract.get_stats(), stats);
     assert!(get_logs()[0].contains("not found in pending requests"));
+    assert_refused("Execution request not found", || answer(&mut contract, request_id, done));
+}
+
+#[test]
+fn what_is_left_of_an_answered_request_can_be_removed_when_it_is_stale() {
+    let mut contract = with_project();
+    let request_id = pending(&mut contract);
+    let text = "x".repeat(5_000);
+    answer(&mut contract, request_id, json!({"success": true, "resources_used": used(), "output": {"Text": text}}));
+    call_as("bob.test", 0, 10 + 600);
+    contract.cancel_stale_execution(request_id);
+    assert!(transfers().is_empty());
+    assert!(contract.request(request_id).is_none());
+    assert!(crate::blobs::OUTPUTS.read(request_id).is_none());
+}
+
+#[test]
+fn sizes_have_limits_and_long_ones_a_price() {
+    let mut contract = with_project();
+    let text = |length: usize| json!({"success": true, "resources_used": used(), "output": {"Text": "x".repeat(length)}});
+    let request_id = pending(&mut contract);
+    // the quotes count
+    assert_refused("The output is 250001 bytes", || answer(&mut contract, request_id, text(249_999)));
+    let call = |contract: &mut Contract, deposit| {
+        call_as("bob.test", deposit, 10);
+        request(contract, project_request("alice.test/app"), json!({}), json!(null));
+        contract.next_request_id - 1
+    };
+    let base = contract.pricing.base_fee;
+    let price = base + 50_000 * cost::OUTPUT_BYTE_PRICE;
+    let least = 7_000_100_000_000_000_000_000;
+    let affordable = ((least - base) / cost::OUTPUT_BYTE_PRICE) as usize + cost::FREE_OUTPUT_BYTES;
+    let poor = call(&mut contract, least);
+    assert_refused("does not pay for an output", || answer(&mut contract, poor, text(affordable - 1)));
+    answer(&mut contract, poor, text(affordable - 2));
+    let request_id = call(&mut contract, DEPOSIT);
+    answer(&mut contract, request_id, text(51_022));
+    assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - price)]);
+    let request_id = call(&mut contract, DEPOSIT);
+    answer(&mut contract, request_id, text(1_022));
+    assert_eq!(transfers(), [("bob.test".to_string(), DEPOSIT - base)]);
 }
 
 #[test]
@@ -429,13 +553,13 @@ fn the_refund_goes_to_the_payer_that_was_named() {
     call_as("bob.test", DEPOSIT, 10);
     let limits = Some(PartialLimits::default());
     contract.request_execution(wasm_request(), limits, None, None, None, Some(id("payer.test")), None);
-    settle(&mut contract, 0, PromiseResult::Failed);
+    time_out(&mut contract, 0);
     assert_eq!(transfers()[0].0, "payer.test");
 }
 
 /// A request of bob's with 100 of his 250 micro-USD attached.
 fn pending_with_usd(contract: &mut Contract) -> u64 {
-    contract.user_stablecoin_balances.insert(id("bob.test"), 250);
+    contract.pools.deposit(&id("bob.test"), 250);
     call_as("bob.test", DEPOSIT, 10);
     request(contract, project_request("alice.test/app"), json!({}), json!({"attached_usd": "100"}));
     assert_eq!(contract.get_user_stablecoin_balance(id("bob.test")), U128(150));
@@ -449,7 +573,7 @@ fn attached_usd_is_split_between_developer_and_caller() {
         let request_id = pending_with_usd(&mut contract);
         let used = json!({"instructions": 0, "time_ms": 0});
         let done = json!({"success": true, "resources_used": used, "refund_usd": refund_usd});
-        settle(&mut contract, request_id, response(done));
+        answer(&mut contract, request_id, done);
         assert_eq!(contract.get_developer_earnings(id("alice.test")), U128(earned));
         assert_eq!(contract.get_user_stablecoin_balance(id("bob.test")), U128(250 - earned));
     }
@@ -463,11 +587,7 @@ fn r7_a_large_output_keeps_the_usd_refund() {
     contract.submit_execution_output(request_id, ExecutionOutput::Text("x".repeat(10_000)));
     assert!(contract.has_pending_output(request_id));
     let used = json!({"instructions": 0, "time_ms": 0});
-    settle(
-        &mut contract,
-        request_id,
-        response(json!({"success": true, "resources_used": used, "refund_usd": 30})),
-    );
+    answer(&mut contract, request_id, json!({"success": true, "resources_used": used, "refund_usd": 30}));
     assert_eq!(contract.get_developer_earnings(id("alice.test")), U128(70));
     assert_eq!(contract.get_user_stablecoin_balance(id("bob.test")), U128(180));
 }
@@ -476,7 +596,7 @@ fn r7_a_large_output_keeps_the_usd_refund() {
 fn a_failure_gives_all_attached_usd_back() {
     let mut contract = with_project();
     let request_id = pending_with_usd(&mut contract);
-    settle(&mut contract, request_id, PromiseResult::Failed);
+    time_out(&mut contract, request_id);
     assert_eq!(contract.get_user_stablecoin_balance(id("bob.test")), U128(250));
     assert_eq!(contract.get_developer_earnings(id("alice.test")), U128(0));
 }
@@ -558,28 +678,18 @@ fn an_output_is_submitted_once_and_for_a_request_that_exists() {
 }
 
 #[test]
-fn a_response_that_no_yield_can_carry_is_refused() {
-    let mut contract = with_project();
-    let request_id = pending(&mut contract);
-    let large = json!({"success": true, "output": {"Text": "x".repeat(1_024)},
-                       "resources_used": {"instructions": 0, "time_ms": 0}});
-    call_as("worker.test", 0, 15);
-    assert_refused("use submit_execution_output_and_resolve", || {
-        contract.resolve_execution(request_id, serde_json::from_value(large).unwrap(), None);
-    });
-}
-
-#[test]
 fn only_the_owner_administers() {
     let mut contract = contract();
     call_as("eve.test", 0, 2);
     type Admin = fn(&mut Contract);
-    let methods: [Admin; 9] = [
+    let methods: [Admin; 11] = [
         |c| c.set_owner(id("eve.test")),
         |c| c.set_operator(id("eve.test")),
         |c| c.set_paused(true),
         |c| c.set_pricing(Some(U128(1)), None, None, None, None, None, None, None),
-        |c| c.set_payment_token_contract(Some(id("eve.test"))),
+        |c| c.set_payment_token_contract(Some(id("eve.test")), None),
+        |c| c.clear_payment_token_contract(),
+        |c| c.set_max_memory_mb(4_096),
         |c| c.set_event_metadata(None, None),
         |c| c.emergency_cancel_execution(0),
         |c| assert_eq!(c.cancel_pending_requests(Vec::new()), 0),
@@ -658,14 +768,14 @@ fn r2_a_transfer_counts_when_it_is_accepted() {
     call_as("alice.test", 0, 6);
     contract.transfer_project("app".to_string(), id("carol.test"));
     assert_eq!(contract.get_project(old_id()).unwrap().owner, id("alice.test"));
-    assert!(contract.list_user_projects(id("carol.test")).is_empty());
+    assert!(contract.list_user_projects(id("carol.test"), None, None).is_empty());
     call_as("eve.test", 0, 7);
     assert_refused("not offered to this account", || contract.accept_project(old_id()));
-    call_as("carol.test", 0, 7);
+    call_as("carol.test", DEPOSIT, 7);
     assert_eq!(contract.accept_project(old_id()), "carol.test/app");
     assert!(contract.get_project(old_id()).is_none());
-    assert!(contract.list_user_projects(id("alice.test")).is_empty());
-    let moved = &contract.list_user_projects(id("carol.test"))[0];
+    assert!(contract.list_user_projects(id("alice.test"), None, None).is_empty());
+    let moved = &contract.list_user_projects(id("carol.test"), None, None)[0];
     assert_eq!((moved.uuid.as_str(), &moved.owner), (uuid.as_str(), &id("carol.test")));
 }
 
@@ -738,13 +848,13 @@ fn code_by_address_needs_a_sha256() {
 fn json_is_carried_byte_for_byte() {
     let text = r#"{ "b":1.10,  "a":[1e3,"ä\u00e4"] }"#;
     let output: ExecutionOutput = serde_json::from_str(&format!("{{\"Json\":{text}}}")).unwrap();
-    assert_eq!(StoredOutput::from(output).to_return_value(), text.as_bytes());
+    assert_eq!(output.into_return_value().1, text.as_bytes());
 }
 
 #[test]
 fn text_and_bytes_become_json_strings() {
     let value = |output: Value| {
-        StoredOutput::from(serde_json::from_value::<ExecutionOutput>(output).unwrap()).to_return_value()
+        serde_json::from_value::<ExecutionOutput>(output).unwrap().into_return_value().1
     };
     assert_eq!(value(json!({"Text": "a\"b"})), br#""a\"b""#);
     assert_eq!(value(json!({"Bytes": [104, 105]})), br#""aGk=""#);

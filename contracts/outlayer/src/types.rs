@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT
 //! What callers send and see, as JSON, and what is kept in state, as borsh.
 
-use near_sdk::json_types::U128;
+use near_sdk::json_types::{Base64VecU8, U128};
 use near_sdk::{near, require, AccountId};
 use serde_json::value::RawValue;
+
+use crate::projects::Offer;
+use crate::requests::OutputKind;
 
 pub const MAX_INSTRUCTIONS: u64 = 500_000_000_000;
 pub const MAX_EXECUTION_SECONDS: u64 = 180;
@@ -11,6 +14,8 @@ pub const MAX_COMPILATION_SECONDS: u64 = 300;
 pub const DEFAULT_MAX_INSTRUCTIONS: u64 = 1_000_000_000;
 pub const DEFAULT_MAX_MEMORY_MB: u32 = 128;
 pub const DEFAULT_MAX_EXECUTION_SECONDS: u64 = 60;
+/// What the owner's setting is at first.
+pub const DEFAULT_MOST_MEMORY_MB: u32 = 1_024;
 const MAX_SOURCE_LENGTH: usize = 2_048;
 /// The one default build target, here and off chain (R11).
 pub const DEFAULT_BUILD_TARGET: &str = "wasm32-wasip1";
@@ -168,42 +173,56 @@ pub enum ExecutionOutput {
     Json(Box<RawValue>),
 }
 
-/// The same in state.
-#[near(serializers = [borsh])]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoredOutput {
+impl ExecutionOutput {
+    /// What the caller's promise receives: bytes as base64 text, text as a JSON string, JSON as it is.
+    pub fn into_return_value(self) -> (OutputKind, Vec<u8>) {
+        match self {
+            ExecutionOutput::Bytes(bytes) => (OutputKind::Bytes, base64_json(bytes)),
+            ExecutionOutput::Text(text) => (OutputKind::Text, text_json(&text)),
+            ExecutionOutput::Json(value) => (OutputKind::Json, String::from(Box::<str>::from(value)).into_bytes()),
+        }
+    }
+
+    /// The way back, for views; None for what no output becomes.
+    pub fn of_return_value(kind: OutputKind, value: Vec<u8>) -> Option<Self> {
+        match kind {
+            OutputKind::Bytes => {
+                let bytes: Base64VecU8 = serde_json::from_slice(&value).ok()?;
+                Some(ExecutionOutput::Bytes(bytes.0))
+            }
+            OutputKind::Text => serde_json::from_slice(&value).ok().map(ExecutionOutput::Text),
+            OutputKind::Json => serde_json::from_slice(&value).ok().map(ExecutionOutput::Json),
+        }
+    }
+}
+
+pub fn base64_json(bytes: Vec<u8>) -> Vec<u8> {
+    serde_json::to_vec(&Base64VecU8(bytes)).unwrap_or_else(|_| b"null".to_vec())
+}
+
+pub fn text_json(text: &str) -> Vec<u8> {
+    serde_json::to_vec(text).unwrap_or_else(|_| b"null".to_vec())
+}
+
+/// An output as `get_request` shows it: every kind as an array of bytes.
+#[near(serializers = [json])]
+pub enum OutputBytes {
     Bytes(Vec<u8>),
     Text(Vec<u8>),
     Json(Vec<u8>),
 }
 
-impl From<ExecutionOutput> for StoredOutput {
+impl From<ExecutionOutput> for OutputBytes {
     fn from(output: ExecutionOutput) -> Self {
         match output {
-            ExecutionOutput::Bytes(bytes) => StoredOutput::Bytes(bytes),
-            ExecutionOutput::Text(text) => StoredOutput::Text(text.into_bytes()),
-            ExecutionOutput::Json(value) => StoredOutput::Json(value.get().as_bytes().to_vec()),
+            ExecutionOutput::Bytes(bytes) => OutputBytes::Bytes(bytes),
+            ExecutionOutput::Text(text) => OutputBytes::Text(text.into_bytes()),
+            ExecutionOutput::Json(value) => OutputBytes::Json(value.get().as_bytes().to_vec()),
         }
     }
 }
 
-impl StoredOutput {
-    /// What the caller's promise receives: bytes as base64 text, text as a JSON string, JSON as it is.
-    pub fn to_return_value(&self) -> Vec<u8> {
-        match self {
-            StoredOutput::Bytes(bytes) => {
-                let text = near_sdk::json_types::Base64VecU8(bytes.clone());
-                serde_json::to_vec(&text).unwrap_or_else(|_| b"null".to_vec())
-            }
-            StoredOutput::Text(text) => {
-                serde_json::to_vec(&String::from_utf8_lossy(text)).unwrap_or_else(|_| b"null".to_vec())
-            }
-            StoredOutput::Json(json) => json.clone(),
-        }
-    }
-}
-
-#[near(serializers = [json])]
+#[near(serializers = [json, borsh])]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResourceMetrics {
     pub instructions: u64,
@@ -229,12 +248,11 @@ pub struct ExecutionResponse {
     pub record_sha256: Option<String>,
 }
 
-/// A request that waits for its result.
-#[near(serializers = [borsh])]
-#[derive(Clone, Debug)]
-pub struct ExecutionRequest {
+/// A request that waits, as the original shows it: amounts are numbers.
+#[near(serializers = [json])]
+pub struct ExecutionRequestView {
     pub request_id: u64,
-    pub data_id: [u8; 32],
+    pub data_id: Vec<u8>,
     pub sender_id: AccountId,
     pub execution_source: ExecutionSource,
     pub resolved_source: CodeSource,
@@ -247,46 +265,27 @@ pub struct ExecutionRequest {
     pub payer_account_id: AccountId,
     pub attached_usd: u128,
     pub project_owner: Option<AccountId>,
-    pub pending_output: Option<StoredOutput>,
-}
-
-#[near(serializers = [json])]
-pub struct ExecutionRequestView {
-    pub request_id: u64,
-    pub data_id: Vec<u8>,
-    pub sender_id: AccountId,
-    pub execution_source: ExecutionSource,
-    pub resolved_source: CodeSource,
-    pub resource_limits: ResourceLimits,
-    pub payment: U128,
-    pub timestamp: u64,
-    pub secrets_ref: Option<SecretsReference>,
-    pub response_format: ResponseFormat,
-    pub input_data: Option<String>,
-    pub payer_account_id: AccountId,
-    pub attached_usd: U128,
+    pub pending_output: Option<OutputBytes>,
     pub output_submitted: bool,
 }
 
-impl From<&ExecutionRequest> for ExecutionRequestView {
-    fn from(request: &ExecutionRequest) -> Self {
-        ExecutionRequestView {
-            request_id: request.request_id,
-            data_id: request.data_id.to_vec(),
-            sender_id: request.sender_id.clone(),
-            execution_source: request.execution_source.clone(),
-            resolved_source: request.resolved_source.clone(),
-            resource_limits: request.resource_limits.clone(),
-            payment: U128(request.payment),
-            timestamp: request.timestamp,
-            secrets_ref: request.secrets_ref.clone(),
-            response_format: request.response_format,
-            input_data: request.input_data.clone(),
-            payer_account_id: request.payer_account_id.clone(),
-            attached_usd: U128(request.attached_usd),
-            output_submitted: request.pending_output.is_some(),
-        }
-    }
+#[near(serializers = [json])]
+pub struct NearBooks {
+    pub held_payments: U128,
+    pub fees: U128,
+}
+
+/// What bounds inputs and outputs, and what long ones cost; prices are yoctoNEAR for each byte.
+#[near(serializers = [json])]
+pub struct SizeLimits {
+    pub max_input_bytes: u64,
+    pub max_output_bytes: u64,
+    pub free_output_bytes: u64,
+    /// of text and JSON
+    pub output_byte_price: U128,
+    /// of the base64 of an output in the form `Bytes`
+    pub bytes_output_byte_price: U128,
+    pub input_byte_price: U128,
 }
 
 #[near(serializers = [borsh])]
@@ -295,11 +294,13 @@ pub struct Project {
     pub uuid: String,
     pub owner: AccountId,
     pub name: String,
+    /// Its slot.
     pub active_version: String,
+    /// of states before version 3; the others are in a list
     pub version_keys: Vec<String>,
     pub created_at: u64,
     pub storage_deposit: u128,
-    pub pending_owner: Option<AccountId>,
+    pub offer: Offer,
 }
 
 #[near(serializers = [json])]

@@ -17,7 +17,18 @@ pub fn create(method: &str, arguments: &[u8], gas: Gas) -> [u8; 32] {
 }
 
 pub fn resume(data_id: &[u8; 32], payload: &[u8]) {
-    require!(env::promise_yield_resume(data_id, payload), "Unable to resume execution promise");
+    require!(is_resumed(data_id, payload), "Unable to resume execution promise");
+}
+
+#[cfg(not(test))]
+fn is_resumed(data_id: &[u8; 32], payload: &[u8]) -> bool {
+    env::promise_yield_resume(data_id, payload)
+}
+
+/// The test environment of near-sdk knows no yields; there every one waits, but for that of zeros.
+#[cfg(test)]
+fn is_resumed(data_id: &[u8; 32], _: &[u8]) -> bool {
+    *data_id != [0; 32]
 }
 
 /// Inside a yield's callback: what it was resumed with, or why there is nothing.

@@ -2,7 +2,7 @@
 //! Events in the NEP-297 form: standard "outlayer-register", version "1.0.0".
 
 use approval::{CollateralInfo, PendingPolicy, PolicyVersion, SetsEnd};
-use measurements::{MeasurementSet, Role};
+use measurements::{MeasurementSet, Role, RoleEnd};
 use near_sdk::serde::Serialize;
 use near_sdk::{AccountId, PublicKey};
 
@@ -12,12 +12,14 @@ pub enum Event<'a> {
     WorkerKeyRegistered([KeyRegistered<'a>; 1]),
     WorkerKeyReverified([KeyRegistered<'a>; 1]),
     WorkerKeyRejected([KeyRejected<'a>; 1]),
-    WorkerKeysRemoved([KeysRemoved<'a>; 1]),
+    WorkerKeysRemoved([KeysGone<'a>; 1]),
     MeasurementSetAdded([&'a MeasurementSet; 1]),
     MeasurementSetChanged([SetsEnd<'a>; 1]),
+    MeasurementSetsEnded([&'a RoleEnd; 1]),
+    MeasurementSetsPruned(&'a [MeasurementSet]),
     PolicyProposed([PolicyProposed<'a>; 1]),
     PolicyCancelled([PolicyProposed<'a>; 1]),
-    PolicyActivated([&'a PolicyVersion; 1]),
+    PolicyActivated([PolicyActivated<'a>; 1]),
     PolicyRevoked([PolicyRevoked; 1]),
     PolicyDelayRaised([PolicyDelayRaised; 1]),
     CollateralUpdated([&'a CollateralInfo; 1]),
@@ -47,9 +49,9 @@ pub struct KeyRejected<'a> {
 
 #[derive(Serialize)]
 #[serde(crate = "near_sdk::serde")]
-pub struct KeysRemoved<'a> {
+pub struct KeysGone<'a> {
     pub public_keys: &'a [PublicKey],
-    /// "owner" or "expired".
+    /// "owner", "expired" (the key or its set), "set_ended" (just now), or "access_key" (it could not be renewed).
     pub reason: &'a str,
 }
 
@@ -74,6 +76,15 @@ impl<'a> From<&'a PendingPolicy> for PolicyProposed<'a> {
             activates_at: pending.activates_at,
         }
     }
+}
+
+#[derive(Serialize)]
+#[serde(crate = "near_sdk::serde")]
+pub struct PolicyActivated<'a> {
+    #[serde(flatten)]
+    pub version: &'a PolicyVersion,
+    /// How many of its sets could not count any more.
+    pub left_out: u32,
 }
 
 #[derive(Serialize)]

@@ -8,8 +8,8 @@ use approval::{now, PolicyVersion};
 use measurements::{MeasurementSet, Measurements, NewSet, PlatformRules, Role};
 use near_sdk::{near, require};
 
-use crate::events::{emit, emit_end, Event, PolicyDelayRaised, PolicyRevoked};
-use crate::{or_panic, Contract, ContractExt, PendingPolicyView, StateV2};
+use crate::events::{emit, emit_end, Event, PolicyActivated, PolicyDelayRaised, PolicyRevoked};
+use crate::{or_panic, Contract, ContractExt, KeysRemoved, PendingPolicyView, StateV3};
 
 #[near]
 impl Contract {
@@ -23,7 +23,7 @@ impl Contract {
         require!(sets.iter().all(|set| has_role(set.role)), NO_KEYSTORES);
         let delay = state.policy_delay_seconds;
         let pending = or_panic(state.policies.propose(sha256, sets, grace_seconds, delay, now()));
-        emit(Event::PolicyProposed([pending.into()]));
+        emit(Event::PolicyProposed([(&pending).into()]));
         pending.version
     }
 
@@ -33,22 +33,27 @@ impl Contract {
         emit(Event::PolicyCancelled([(&cancelled).into()]));
     }
 
-    /// Let the pending version count. Anyone may, once its delay is over.
+    /// Let the pending version count. Anyone may, once its delay is over. A set of it whose time has passed meanwhile is
+    /// left out, so that it holds up no other.
     pub fn activate_policy(&mut self, version: u32) -> PolicyVersion {
-        let StateV2 { policies, approvals, .. } = self.state_mut();
-        let (activated, ended, until) = or_panic(policies.activate(version, &mut approvals.sets, now()));
-        emit_end(&ended, until);
-        emit(Event::PolicyActivated([&activated]));
-        activated
+        let StateV3 { policies, approvals, .. } = self.state_mut();
+        let activation = or_panic(policies.activate(version, &mut approvals.sets, now()));
+        for end in &activation.ended {
+            emit(Event::MeasurementSetsEnded([end]));
+        }
+        let activated = PolicyActivated { version: &activation.version, left_out: activation.left_out };
+        emit(Event::PolicyActivated([activated]));
+        activation.version
     }
 
-    /// End all sets of a version now, without delay.
-    pub fn revoke_policy(&mut self, version: u32) {
+    /// End all sets of a version now, without delay, and remove the keys that they admitted.
+    pub fn revoke_policy(&mut self, version: u32) -> KeysRemoved {
         self.assert_owner();
-        let StateV2 { policies, approvals, .. } = self.state_mut();
+        let StateV3 { policies, approvals, .. } = self.state_mut();
         let ended = or_panic(policies.revoke(version, &mut approvals.sets, now()));
         emit_end(&ended, now());
         emit(Event::PolicyRevoked([PolicyRevoked { version }]));
+        self.state_mut().remove_unapproved()
     }
 
     /// Make approvals wait longer; a delay never gets shorter.
@@ -82,25 +87,32 @@ impl Contract {
         self.state_mut().add_set(NewSet { role, name, measurements, not_before, not_after, platform })
     }
 
-    /// Let a set end earlier; at or before now means now, without delay.
-    pub fn expire_measurement_set(&mut self, id: u32, not_after: u64) {
+    /// Let a set end earlier; at or before now means now, without delay, and then its keys are removed.
+    pub fn expire_measurement_set(&mut self, id: u32, not_after: u64) -> KeysRemoved {
         self.assert_owner();
-        let until = or_panic(self.state_mut().approvals.sets.expire(id, not_after, now()));
+        let state = self.state_mut();
+        let until = or_panic(state.approvals.sets.expire(id, not_after, now()));
         emit_end(&[id], until);
+        state.remove_unapproved()
     }
 
-    /// The original's form: a worker's set without bounds; nothing when such a set is active already.
-    pub fn add_approved_measurements(&mut self, measurements: Measurements, clear_others: Option<bool>) {
+    /// The original's form: a worker's set without bounds; nothing when such a set is active already. With
+    /// `clear_others` all other sets of workers end now.
+    pub fn add_approved_measurements(
+        &mut self,
+        measurements: Measurements,
+        clear_others: Option<bool>,
+    ) -> KeysRemoved {
         self.assert_owner();
         let state = self.state_mut();
         state.assert_no_delay();
+        let mut active = state.approvals.sets.matching(&measurements, now());
+        active.retain(|set| set.role == Role::Worker);
         if clear_others.unwrap_or(false) {
-            state.expire_sets(|set| set.measurements != measurements);
+            let same: Vec<u32> = active.iter().map(|set| set.id).collect();
+            state.end_role(Role::Worker, &same);
         }
-        let unbounded = |set: &MeasurementSet| {
-            set.role == Role::Worker && set.measurements == measurements && set.not_after.is_none()
-        };
-        if !state.approvals.sets.active_at(now()).any(unbounded) {
+        if active.iter().all(|set| set.not_after.is_some()) {
             state.add_set(NewSet {
                 role: Role::Worker,
                 name: None,
@@ -110,30 +122,57 @@ impl Contract {
                 platform: PlatformRules::default(),
             });
         }
+        state.remove_unapproved()
     }
 
-    pub fn remove_approved_measurements(&mut self, measurements: Measurements) {
+    pub fn remove_approved_measurements(&mut self, measurements: Measurements) -> KeysRemoved {
         self.assert_owner();
-        let ended = self.state_mut().expire_sets(|set| set.measurements == measurements);
-        require!(ended > 0, "Measurements not found");
+        let state = self.state_mut();
+        let ended = state.approvals.sets.end_measurements(&measurements, None, now());
+        require!(!ended.is_empty(), "Measurements not found");
+        emit_end(&ended, now());
+        state.remove_unapproved()
     }
 
-    pub fn clear_all_approved_measurements(&mut self) {
+    /// End all sets, of workers and compilers.
+    pub fn clear_all_approved_measurements(&mut self) -> KeysRemoved {
         self.assert_owner();
-        self.state_mut().expire_sets(|_| true);
+        let state = self.state_mut();
+        for role in [Role::Worker, Role::Compiler] {
+            state.end_role(role, &[]);
+        }
+        state.remove_unapproved()
+    }
+
+    /// Delete sets that ended more than 90 days ago; the event holds them. Anyone may. Looks at `limit` sets (at most 100,
+    /// by default 50), goes on where the last call stopped, and gives the ids of what it deleted, at most 5.
+    pub fn prune_measurement_sets(&mut self, limit: Option<u32>) -> Vec<u32> {
+        let ended_before = now().saturating_sub(RETENTION_SECONDS);
+        let limit = limit.unwrap_or(50).min(100);
+        let pruned = self.state_mut().approvals.sets.prune(limit, MAX_PRUNED, ended_before);
+        if !pruned.is_empty() {
+            emit(Event::MeasurementSetsPruned(&pruned));
+        }
+        pruned.into_iter().map(|set| set.id).collect()
     }
 
     // --- views ---
 
-    pub fn get_measurement_sets(&self) -> &[MeasurementSet] {
-        self.state().approvals.sets.all()
+    /// The sets by their place, which only pruning changes: at most 500, from the first without arguments.
+    pub fn get_measurement_sets(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<MeasurementSet> {
+        self.state().approvals.sets.page(from_index.unwrap_or(0), limit.unwrap_or(PAGE).min(PAGE))
     }
 
-    /// What is active now for a role (by default the worker's), without times: the original's form.
-    pub fn get_approved_measurements(&self, role: Option<Role>) -> Vec<&Measurements> {
+    pub fn get_measurement_set(&self, id: u32) -> Option<MeasurementSet> {
+        self.state().approvals.sets.get(id)
+    }
+
+    /// What is active now for a role (by default the worker's), without times: the original's form. Of the newest 500
+    /// sets; `is_measurements_approved` knows all.
+    pub fn get_approved_measurements(&self, role: Option<Role>) -> Vec<Measurements> {
         let role = role.unwrap_or_default();
-        let sets = self.state().approvals.sets.active_at(now());
-        sets.filter(|set| set.role == role).map(|set| &set.measurements).collect()
+        let sets = self.state().approvals.sets.newest_active(PAGE, now());
+        sets.into_iter().filter(|set| set.role == role).map(|set| set.measurements).collect()
     }
 
     pub fn is_measurements_approved(&self, measurements: Measurements, role: Option<Role>) -> bool {
@@ -141,10 +180,8 @@ impl Contract {
     }
 
     /// Policy versions that were activated, oldest first.
-    pub fn get_policies(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<&PolicyVersion> {
-        let from = from_index.unwrap_or(0) as usize;
-        let limit = limit.unwrap_or(100).min(100) as usize;
-        self.state().policies.versions().iter().skip(from).take(limit).collect()
+    pub fn get_policies(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<PolicyVersion> {
+        self.state().policies.page(from_index.unwrap_or(0), limit.unwrap_or(100).min(100))
     }
 
     pub fn get_pending_policy(&self) -> Option<PendingPolicyView> {
@@ -156,13 +193,18 @@ impl Contract {
 }
 
 pub(crate) const MAX_DELAY_SECONDS: u64 = 90 * 86_400;
+/// How long a set that ended stays readable at least.
+const RETENTION_SECONDS: u64 = 90 * 86_400;
+/// Their event holds them whole, and all logs of a call share 16 KB.
+const MAX_PRUNED: usize = 5;
+const PAGE: u32 = 500;
 const NO_KEYSTORES: &str = "Keystores are approved by the keystore DAO, not here";
 
 fn has_role(role: Role) -> bool {
     role != Role::Keystore
 }
 
-impl StateV2 {
+impl StateV3 {
     fn assert_no_delay(&self) {
         require!(
             self.policy_delay_seconds == 0,
@@ -174,13 +216,12 @@ impl StateV2 {
         self.assert_no_delay();
         require!(has_role(set.role), NO_KEYSTORES);
         let set = or_panic(self.approvals.sets.add(set, None, now()));
-        emit(Event::MeasurementSetAdded([set]));
+        emit(Event::MeasurementSetAdded([&set]));
         set.id
     }
 
-    fn expire_sets(&mut self, which: impl Fn(&MeasurementSet) -> bool) -> usize {
-        let ended = self.approvals.sets.expire_where(now(), which);
-        emit_end(&ended, now());
-        ended.len()
+    fn end_role(&mut self, role: Role, except: &[u32]) {
+        let end = self.approvals.sets.end_role(role, now(), except);
+        emit(Event::MeasurementSetsEnded([&end]));
     }
 }

@@ -7,7 +7,7 @@ use approval::{registration_report_data, Refusal};
 use measurements::{Measurements, NewSet, PlatformRules, Role};
 use near_sdk::mock::{with_mocked_blockchain, MockAction};
 use near_sdk::test_utils::{get_created_receipts, get_logs, VMContextBuilder};
-use near_sdk::{testing_env, AccountId, NearToken, PublicKey};
+use near_sdk::{testing_env, AccountId, NearToken, PromiseOrValue, PublicKey};
 use quote_verify::{sha256, CollateralFacts, Verified, INTEL_ROOT_CA_DER, TD_ATTRIBUTES};
 
 use crate::*;
@@ -76,21 +76,28 @@ fn verified() -> Verified {
     }
 }
 
-fn judge(state: &StateV2, verified: &Verified) -> Result<WorkerKey, Refusal> {
+fn judge(state: &StateV3, verified: &Verified) -> Result<KeyRecord, Refusal> {
     let roles = [Role::Worker, Role::Compiler];
     let appraised = state.approvals.judge(verified, &registration_report_data(&key()), &roles)?;
-    Ok(state.appraised(&key(), appraised))
+    state.record(&key(), &appraised)
 }
 
 fn add_set(contract: &mut Contract, byte: u8, role: Role) -> u32 {
     contract.add_measurement_set(measurements(byte), None, None, None, Some(role), None)
 }
 
-/// Admit `key()` as after a verified quote.
+const NOTHING: NearToken = NearToken::from_yoctonear(0);
+
+/// Admit `key()` as after a verified quote, when its access key has been added.
 fn admit(contract: &mut Contract) -> RegisterResult {
     let state = contract.state_mut();
-    let key = judge(state, &verified()).map_err(|refusal| refusal.reason).unwrap();
-    state.admit(key)
+    let record = judge(state, &verified()).map_err(|refusal| refusal.reason).unwrap();
+    let answer = state.keep_new(&key(), record, NOTHING);
+    answer.map_err(|refusal| refusal.reason).unwrap()
+}
+
+fn other_key(byte: u8) -> PublicKey {
+    PublicKey::from_parts(near_sdk::CurveType::ED25519, vec![byte; 32]).unwrap()
 }
 
 fn actions() -> Vec<MockAction> {
@@ -110,23 +117,113 @@ fn the_root_is_intels_unless_given_at_init() {
 }
 
 #[test]
-fn an_admitted_key_gets_a_scoped_access_key_once() {
+fn the_access_key_is_scoped_and_what_is_kept_comes_behind_it_in_one_receipt() {
     let mut contract = contract(None, None);
     add_set(&mut contract, 1, Role::Worker);
     call_as("init.test", 2_000);
-    let RegisterResult::Approved { expires_at, .. } = admit(&mut contract) else { panic!("not approved") };
-    assert_eq!(expires_at, 2_000 + 30 * DAY);
-    let added = actions();
-    let [MockAction::AddKeyWithFunctionCall { receiver_id, method_names, allowance, .. }] = &added[..] else {
-        panic!("{added:?}")
+    let state = contract.state();
+    let record = judge(state, &verified()).map_err(|refusal| refusal.reason).unwrap();
+    drop(state.admit(&key(), record, NOTHING));
+    let made = actions();
+    let [MockAction::AddKeyWithFunctionCall { receiver_id, method_names, allowance, .. }, MockAction::FunctionCallWeight { method_name, gas_weight, .. }] =
+        &made[..]
+    else {
+        panic!("{made:?}")
     };
     assert_eq!((receiver_id, *allowance), (&id("outlayer.test"), Some(NearToken::from_near(10))));
-    assert_eq!(method_names.len(), 5);
-    call_as("init.test", 3_000);
-    let RegisterResult::Approved { expires_at, .. } = admit(&mut contract) else { panic!("not approved") };
-    assert_eq!(expires_at, 3_000 + 30 * DAY);
-    assert!(actions().is_empty());
-    assert_eq!(contract.get_worker_keys(None, None).len(), 1);
+    assert!(!method_names.contains(&"submit_execution_output".to_string()));
+    assert_eq!(method_names.len(), 4);
+    assert_eq!((method_name.as_slice(), gas_weight.0), (&b"on_access_key"[..], 0));
+    assert!(!contract.is_worker_key_valid(key()));
+}
+
+#[test]
+fn a_key_that_was_removed_is_not_kept_again() {
+    let mut contract = contract(None, None);
+    add_set(&mut contract, 1, Role::Worker);
+    admit(&mut contract);
+    call_as("owner.test", 2_000);
+    contract.remove_worker_keys(vec![key(), other_key(9)]);
+    let state = contract.state_mut();
+    let record = judge(state, &verified()).map_err(|refusal| refusal.reason).unwrap();
+    for public_key in [key(), other_key(9)] {
+        let refused = state.keep_new(&public_key, record.clone(), NOTHING);
+        assert_eq!(refused.err().map(|refusal| refusal.reason), Some("key_removed"));
+        let refused = state.keep_renewed(&public_key, record.clone());
+        assert_eq!(refused.err().map(|refusal| refusal.reason), Some("key_removed"));
+    }
+}
+
+#[test]
+fn a_removed_key_gives_back_what_it_paid_but_for_its_trace() {
+    let mut contract = contract(None, None);
+    add_set(&mut contract, 1, Role::Worker);
+    contract.state_mut().give(NearToken::from_near(2));
+    let balance = |contract: &Contract| contract.storage_balance_of(id("init.test")).unwrap();
+    admit(&mut contract);
+    let after = balance(&contract);
+    let min = contract.storage_balance_bounds().min;
+    assert_eq!(after.total, NearToken::from_near(2).saturating_sub(min));
+    call_as("owner.test", 2_000);
+    contract.remove_worker_keys(vec![key()]);
+    let lost = NearToken::from_near(2).saturating_sub(balance(&contract).total);
+    // the trace: 40 bytes, its storage key, and nothing under it
+    assert_eq!(lost, near_sdk::env::storage_byte_cost().saturating_mul(40 + 1 + 32));
+    assert!(contract.storage_balance_of(id("eve.test")).is_none());
+}
+
+/// A contract whose registering account owes nearly all it can, the price of a key, and what is missing for another.
+fn indebted() -> (Contract, KeyRecord, u128) {
+    let mut contract = contract(None, None);
+    add_set(&mut contract, 1, Role::Worker);
+    let record = judge(contract.state(), &verified()).map_err(|refusal| refusal.reason).unwrap();
+    let price = contract.storage_balance_bounds().min.as_yoctonear();
+    let credit = NearToken::from_near(1).as_yoctonear();
+    for byte in 0..(credit / price) as u8 {
+        call_as("init.test", 1_000);
+        let kept = contract.state_mut().keep_new(&other_key(byte), record.clone(), NOTHING);
+        assert!(kept.is_ok(), "{byte}");
+    }
+    call_as("init.test", 1_000);
+    (contract, record, price - credit % price)
+}
+
+#[test]
+fn what_nobody_paid_is_owed_up_to_the_credit() {
+    let (mut contract, record, missing) = indebted();
+    assert_refused(&format!("pay at least {missing} with storage_deposit"), || {
+        contract.state_mut().keep_new(&key(), record, NOTHING)
+    });
+    let (mut contract, record, missing) = indebted();
+    contract.state_mut().give(NearToken::from_yoctonear(missing));
+    assert!(contract.state_mut().keep_new(&key(), record, NOTHING).is_ok());
+    assert_eq!(contract.storage_balance_of(id("init.test")).unwrap().owed, NearToken::from_near(1));
+}
+
+#[test]
+fn the_rest_of_a_deposit_goes_back_and_no_more() {
+    for (before, attached, back) in [(0, 20, 11), (50, 20, 11), (50, 3, 0), (0, 3, 0)] {
+        let milli = |amount: u128| NearToken::from_millinear(amount);
+        let mut contract = contract(None, None);
+        add_set(&mut contract, 1, Role::Worker);
+        call_as("init.test", 1_000);
+        let record = judge(contract.state(), &verified()).map_err(|refusal| refusal.reason).unwrap();
+        let price = contract.storage_balance_bounds().min;
+        let state = contract.state_mut();
+        state.give(milli(before + attached));
+        state.keep_new(&key(), record, milli(attached)).map_err(|refusal| refusal.reason).unwrap();
+        let sent: Vec<_> =
+            actions().into_iter().filter(|action| matches!(action, MockAction::Transfer { .. })).collect();
+        let rest = milli(attached).saturating_sub(price);
+        assert_eq!(sent.len(), usize::from(back > 0), "{before} {attached}");
+        if let [MockAction::Transfer { deposit, .. }] = sent[..] {
+            assert_eq!(deposit, rest);
+            assert_eq!(rest.as_millinear(), back);
+        }
+        let balance = contract.storage_balance_of(id("init.test")).unwrap();
+        let paid = milli(before + attached).saturating_sub(price).saturating_sub(rest);
+        assert_eq!((balance.total, balance.owed), (paid, price.saturating_sub(milli(before + attached))));
+    }
 }
 
 #[test]
@@ -172,11 +269,11 @@ fn report_data_is_the_key_and_zeros() {
 
 #[test]
 fn what_cannot_be_read_is_rejected_as_a_value() {
-    let mut contract = contract(None, None);
+    let contract = contract(None, None);
     for quote in ["", "zz", "00", &"00".repeat(5_000)] {
         call_as("init.test", 2_000);
-        let RegisterResult::Rejected { reason, .. } = contract.register_worker_key(key(), quote.to_string())
-        else {
+        let answer = contract.register_worker_key(key(), quote.to_string());
+        let PromiseOrValue::Value(RegisterResult::Rejected { reason, .. }) = answer else {
             panic!("approved")
         };
         assert_eq!(reason, "quote_malformed");
@@ -195,16 +292,16 @@ fn strangers_are_turned_away() {
     type Owners = fn(&mut Contract);
     let methods: [Owners; 12] = [
         |c| assert_eq!(add_set(c, 1, Role::Worker), 0),
-        |c| c.expire_measurement_set(1, 0),
-        |c| c.add_approved_measurements(measurements(1), None),
-        |c| c.remove_approved_measurements(measurements(1)),
-        |c| c.clear_all_approved_measurements(),
-        |c| c.update_collateral(String::new()),
+        |c| drop(c.expire_measurement_set(1, 0)),
+        |c| drop(c.add_approved_measurements(measurements(1), None)),
+        |c| drop(c.remove_approved_measurements(measurements(1))),
+        |c| drop(c.clear_all_approved_measurements()),
+        |c| c.update_collateral(String::new(), None),
         |c| c.remove_worker_keys(vec![key()]),
         |c| c.transfer_ownership(id("eve.test")),
         |c| assert_eq!(c.propose_policy("ab".repeat(32), vec![], None), 0),
         |c| c.cancel_policy(1),
-        |c| c.revoke_policy(1),
+        |c| drop(c.revoke_policy(1)),
         |c| c.raise_policy_delay(1),
     ];
     for method in methods {
@@ -228,10 +325,12 @@ fn a_compilers_key_can_only_renew_itself() {
     let mut contract = contract(None, None);
     add_set(&mut contract, 1, Role::Compiler);
     call_as("init.test", 2_000);
+    let record = judge(contract.state(), &verified()).map_err(|refusal| refusal.reason).unwrap();
+    drop(contract.state().admit(&key(), record, NOTHING));
     let RegisterResult::Approved { role, .. } = admit(&mut contract) else { panic!("not approved") };
     assert_eq!(role, Role::Compiler);
     let added = actions();
-    let [MockAction::AddKeyWithFunctionCall { receiver_id, method_names, .. }] = &added[..] else {
+    let [MockAction::AddKeyWithFunctionCall { receiver_id, method_names, .. }, ..] = &added[..] else {
         panic!("{added:?}")
     };
     assert_eq!(
@@ -253,12 +352,13 @@ fn each_verification_changes_the_challenge() {
         let mut builder = VMContextBuilder::new();
         builder.predecessor_account_id(id("init.test")).random_seed([seed; 32]);
         testing_env!(builder.build());
-        admit(&mut contract);
-        seen.push(contract.get_worker_key(key()).unwrap().challenge);
+        let record = judge(contract.state(), &verified()).map_err(|refusal| refusal.reason).unwrap();
+        seen.push(record.challenge);
     }
     seen.dedup();
     assert_eq!(seen.len(), 3);
-    assert!(seen.iter().all(|challenge| challenge.len() == 64));
+    admit(&mut contract);
+    assert_eq!(contract.get_worker_key(key()).unwrap().challenge.len(), 64);
 }
 
 #[test]
@@ -297,13 +397,55 @@ fn keystores_are_not_approved_here() {
 #[test]
 fn all_sets_can_be_cleared_at_once_however_many_there_are() {
     let mut contract = contract(None, None);
-    for _ in 0..999 {
-        contract.state_mut().approvals.sets.add(new_set(1, Role::Worker), None, 1_000).unwrap();
+    for index in 0..200u32 {
+        let mut set = new_set(0, if index % 2 == 0 { Role::Worker } else { Role::Compiler });
+        set.measurements.rtmr3.0[..4].copy_from_slice(&index.to_be_bytes());
+        call_as("owner.test", 1_000);
+        contract.state_mut().approvals.sets.add(set, None, 1_000).unwrap();
     }
+    call_as("owner.test", 1_000);
     contract.clear_all_approved_measurements();
-    // all logs of a call together have 16 KB on chain
     let logs = get_logs();
-    assert_eq!(logs.len(), 1);
-    assert!(logs[0].contains("999]") && logs[0].len() < 16 * 1024, "{}", logs[0].len());
+    assert_eq!(logs.len(), 2);
+    assert!(logs.iter().all(|log| log.contains(r#""last_id":200"#) && log.len() < 300), "{logs:?}");
     assert!(contract.get_approved_measurements(None).is_empty());
+    assert!(contract.get_approved_measurements(Some(Role::Compiler)).is_empty());
+}
+
+#[test]
+fn clearing_others_concerns_workers_only() {
+    let mut contract = contract(None, None);
+    let worker = add_set(&mut contract, 1, Role::Worker);
+    let compiler = add_set(&mut contract, 2, Role::Compiler);
+    contract.add_approved_measurements(measurements(3), Some(true));
+    let ends = |id| contract.get_measurement_set(id).unwrap().not_after;
+    assert_eq!((ends(worker), ends(compiler)), (Some(1_000), None));
+    assert_eq!(contract.get_approved_measurements(None), [measurements(3)]);
+    // what is approved already stays the same set
+    contract.add_approved_measurements(measurements(3), Some(true));
+    assert_eq!(contract.get_measurement_sets(None, None).len(), 3);
+}
+
+#[test]
+fn pruned_sets_are_told_by_events_that_fit_into_the_logs_of_a_call() {
+    let mut contract = contract(None, None);
+    for _ in 0..10 {
+        let mut set = new_set(1, Role::Worker);
+        set.name = Some("\u{1}".repeat(128));
+        set.not_after = Some(1_001);
+        set.platform.statuses = vec![measurements::TcbStatus::TDRelaunchAdvisedConfigurationNeeded; 8];
+        set.platform.advisory_prefix_informational = vec!["INTEL-ABCDEFGHIJKLMNOP-".to_string(); 8];
+        contract.state_mut().approvals.sets.add(set, None, 1_000).unwrap();
+    }
+    call_as("anyone.test", 1_001 + 90 * DAY);
+    assert!(contract.prune_measurement_sets(None).is_empty());
+    call_as("anyone.test", 1_002 + 90 * DAY);
+    let first = contract.prune_measurement_sets(Some(1_000));
+    assert_eq!(first.len(), 5);
+    let logs = get_logs();
+    assert!(logs[0].contains("measurement_sets_pruned") && logs[0].len() < 16 * 1024, "{}", logs[0].len());
+    call_as("anyone.test", 1_002 + 90 * DAY);
+    assert_eq!(contract.prune_measurement_sets(None).len(), 5);
+    assert!(contract.get_measurement_sets(None, None).is_empty());
+    assert!(contract.prune_measurement_sets(None).is_empty());
 }

@@ -47,6 +47,7 @@ def test_default_ports_are_the_documented_ones() -> None:
         "localnet": 3030,
         "postgres": 15432,
         "valkey": 16379,
+        "keeper": 8090,
         "worker-1": 8091,
         "worker-2": 8092,
     }

@@ -223,7 +223,7 @@ MAIN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_main.delete_project("p"), {"project_name": "p"}, 0),
     (on_main.transfer_project("p", "b.test"), {"project_name": "p", "new_owner": "b.test"}, 0),
     (on_main.cancel_project_transfer("p"), {"project_name": "p"}, 0),
-    (on_main.accept_project("a.test/p"), {"project_id": "a.test/p"}, 0),
+    (on_main.accept_project("a.test/p"), {"project_id": "a.test/p"}, on_main.PROJECT_MOVE_DEPOSIT),
     (
         on_main.store_secrets(PROJECT, "default", "AQ==", AllowAll(), deposit=7),
         {
@@ -279,12 +279,27 @@ MAIN_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_main.set_operator("x.test"), {"new_operator_id": "x.test"}, 0),
     (on_main.set_paused(True), {"paused": True}, 0),
     (on_main.set_pricing({"base_fee": 10**21}), {"base_fee": "1000000000000000000000"}, 0),
-    (on_main.set_payment_token_contract(None), {"payment_token_contract": None}, 0),
+    (on_main.set_payment_token_contract("usd.test"), {"token_contract": "usd.test"}, 0),
+    (on_main.clear_payment_token_contract(), {}, 0),
+    (on_main.set_max_memory_mb(512), {"max_memory_mb": 512}, 0),
+    (
+        on_main.credit_https_earnings("b-1", [("a.test", 2**64)], 7, deposit=5),
+        {"batch_id": "b-1", "entries": [["a.test", "18446744073709551616"]], "fees": "7"},
+        5,
+    ),
+    (on_main.set_swap_contract("swap.test"), {"swap_contract_id": "swap.test"}, 0),
+    (on_main.clear_swap_contract(), {}, 0),
+    (on_main.set_settlement_account("s.test"), {"account_id": "s.test"}, 0),
+    (on_main.clear_settlement_account(), {}, 0),
+    (on_main.withdraw_fees(5), {"amount": "5"}, 1),
+    (on_main.withdraw_stablecoin_fees(), {"amount": None}, 1),
+    (on_main.adopt_balances(["a.test"]), {"account_ids": ["a.test"]}, 0),
     (on_main.set_event_metadata(version="1.1.0"), {"standard": None, "version": "1.1.0"}, 0),
     (on_main.emergency_cancel_execution(1), {"request_id": 1}, 0),
     (on_main.cancel_pending_requests([1, 2]), {"request_ids": [1, 2]}, 0),
     (on_main.clear_all_pending_requests(), {"limit": None}, 0),
     (on_main.migrate(), {}, 0),
+    (on_main.migrate_requests(7), {"limit": 7}, 0),
 ]
 REGISTER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (
@@ -403,8 +418,21 @@ DAO_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     ),
     (on_dao.remove_approved_measurements(REGISTERS), {"measurements": REGISTERS}, 0),
     (on_dao.clear_all_approved_measurements(), {}, 0),
-    (on_dao.add_dao_member("c.test"), {"account_id": "c.test"}, 0),
-    (on_dao.remove_dao_member("c.test"), {"account_id": "c.test"}, 0),
+    (on_dao.add_dao_member("c.test"), {"member": "c.test"}, 0),
+    (on_dao.remove_dao_member("c.test"), {"member": "c.test"}, 0),
+    (on_dao.migrate(), {}, 0),
+    (on_dao.prune_proposals(5), {"limit": 5}, 0),
+    (
+        on_dao.propose(AddMember(account_id="c.test"), deposit=7),
+        {"action": {"kind": "add_member", "account_id": "c.test"}},
+        7,
+    ),
+    (on_dao.propose_revoke_keystore_keys([], deposit=7), {"public_keys": []}, 7),
+    (
+        on_dao.submit_keystore_registration("ed25519:k", b"", app_id="a", deposit=7),
+        {"public_key": "ed25519:k", "tdx_quote_hex": "", "app_id": "a"},
+        7,
+    ),
     (on_dao.update_collateral("{}"), {"collateral": "{}"}, 0),
     (on_dao.hand_over(), {}, 0),
     (

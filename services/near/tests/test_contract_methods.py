@@ -95,3 +95,26 @@ async def test_a_view_asks_for_the_method_of_its_name_and_refuses_another_form(s
         await function(**arguments)
     assert node.methods == [name]
     assert refused.value.hint
+
+
+class Paging:
+    """A contract with so many measurement sets, in pages or, as an older one, all at once."""
+
+    def __init__(self, count: int, most: int | None) -> None:
+        self.sets = [{"id": number, "measurements": {}} for number in range(1, count + 1)]
+        self.most = most
+
+    async def view_bytes(self, contract: str, method: str, args: bytes, block: Any = None) -> bytes:
+        asked = json.loads(args)
+        if self.most is None:
+            return json.dumps(self.sets).encode()
+        first, limit = asked["from_index"], min(asked["limit"], self.most)
+        return json.dumps(self.sets[first : first + limit]).encode()
+
+
+@pytest.mark.parametrize("most", [None, 200, 500])
+@pytest.mark.parametrize("count", [0, 1, 199, 200, 201, 400, 1001])
+async def test_all_measurement_sets_are_read_however_many_there_are(count, most):
+    node = Paging(count, most)
+    sets = await views.RegisterViews(node, "register.test").get_measurement_sets()
+    assert [entry.id for entry in sets] == list(range(1, count + 1))

@@ -59,6 +59,7 @@ class Receipt:
     tx: str
     receiver: str
     logs: tuple[str, ...]
+    failed: bool = False
 
     @property
     def id(self) -> str:
@@ -77,7 +78,11 @@ class Receipt:
         return {
             "id": self.id,
             "block_hash": block_hash,
-            "outcome": {"logs": list(self.logs), "gas_burnt": 42, "status": {"SuccessValue": ""}},
+            "outcome": {
+                "logs": list(self.logs),
+                "gas_burnt": 42,
+                "status": {"Failure": {}} if self.failed else {"SuccessValue": ""},
+            },
         }
 
 
@@ -421,6 +426,38 @@ async def test_a_request_is_found_with_the_facts_of_its_receipt(source, model):
 async def test_a_request_that_is_not_in_its_block_is_not_found(source, model):
     model.add(10, Receipt("tx-a", "forger.test", (request_line(7),)))
     assert await find_execution_request(source, CONTRACT, 10, 7) is None
+
+
+@pytest.mark.parametrize("forged_first", [True, False])
+async def test_a_failed_call_of_the_same_block_does_not_hide_a_request(source, model, forged_first):
+    """A failed call has logged the next request's id, with the data id of a yield that never was."""
+    forged = Receipt("tx-a", CONTRACT, (request_line(7).replace("[7, 7", "[9, 9"),), failed=True)
+    real = Receipt("tx-b", CONTRACT, (request_line(7),))
+    model.add(10, *((forged, real) if forged_first else (real, forged)))
+    found = await find_execution_request(source, CONTRACT, 10, 7, bytes([7] * 32))
+    assert found is not None
+    assert (found.tx_hash, found.data_id) == ("tx-b", bytes([7] * 32))
+
+
+async def test_a_request_with_another_data_id_is_another_request(source, model):
+    model.add(10, Receipt("tx-a", CONTRACT, (request_line(7),)))
+    assert await find_execution_request(source, CONTRACT, 10, 7, bytes([8] * 32)) is None
+
+
+@pytest.mark.parametrize("bad_first", [True, False])
+async def test_an_event_that_cannot_be_read_does_not_hide_a_request_of_its_block(source, model, bad_first):
+    bad = Receipt("tx-a", CONTRACT, (request_line(6, payment="-1"),))
+    good = Receipt("tx-b", CONTRACT, (request_line(7),))
+    model.add(10, *((bad, good) if bad_first else (good, bad)))
+    found = await find_execution_request(source, CONTRACT, 10, 7)
+    assert found is not None
+    assert found.tx_hash == "tx-b"
+
+
+async def test_a_request_that_may_be_an_event_that_cannot_be_read_is_an_error(source, model):
+    model.add(10, Receipt("tx-a", CONTRACT, (request_line(7, payment="-1"),)))
+    with pytest.raises(EventError, match="payment"):
+        await find_execution_request(source, CONTRACT, 10, 7)
 
 
 async def test_a_request_in_a_block_that_is_not_there_yet_is_waited_for(source, model):

@@ -38,6 +38,7 @@ from outlayer_near.models import (
     PolicyVersion,
     Pricing,
     Project,
+    Pruned,
     Refused,
     RegisterConfig,
     RegisterResult,
@@ -49,6 +50,7 @@ from outlayer_near.models import (
     RevokeKeystoreKeys,
     RootCa,
     SecretsReference,
+    SizeLimits,
     UpdateCollateral,
     Version,
     Vote,
@@ -161,6 +163,7 @@ models = st.one_of(
         payment=u128,
         attached_usd=u128,
         timestamp=u64,
+        pending_output=st.none() | st.fixed_dictionaries({"Text": st.lists(st.integers(0, 255), max_size=3)}),
         output_submitted=st.booleans(),
     ),
     st.builds(
@@ -235,6 +238,13 @@ models = st.one_of(
         handed_over=st.booleans(),
         register_contract_id=maybe_text,
         proposal_ttl_seconds=u64,
+        proposals_count=st.none() | u64,
+    ),
+    st.builds(
+        Pruned,
+        expired=st.lists(u64, max_size=3).map(tuple),
+        forgotten=st.lists(u64, max_size=3).map(tuple),
+        more=st.booleans(),
     ),
     st.builds(CkdRequest, derivation_path=text, app_public_key=points, domain_id=u64),
     st.builds(CkdResponse, big_y=points, big_c=points),
@@ -425,3 +435,39 @@ def test_a_keystore_registration_is_answered_with_a_proposal_or_a_reason():
     for wrong in (-1, 2**64, "7", True, None, {"status": "approved"}, {}):
         with pytest.raises(ModelError, match="submission"):
             read_submission(wrong)
+
+
+@pytest.mark.parametrize("write", [int, str])
+@given(u128, u128, u64)
+def test_a_pending_requests_amounts_are_read_as_numbers_and_as_text_alike(write, payment, usd, timestamp):
+    shown = {
+        "request_id": 7,
+        "sender_id": "bob.test",
+        "payment": write(payment),
+        "attached_usd": write(usd),
+        "timestamp": write(timestamp),
+        "input_data": None,
+        "pending_output": None,
+    }
+    found = PendingRequest.parse(json.dumps(shown))
+    assert (found.payment, found.attached_usd, found.timestamp) == (payment, usd, timestamp)
+    assert (found.input_data, found.pending_output) == (None, None)
+
+
+@pytest.mark.parametrize("output", [{}, {"Text": [1], "Json": 1}, {"Other": 1}, [1], "text", 5])
+def test_a_pending_output_is_of_exactly_one_kind(output):
+    with pytest.raises(ModelError, match="pending_output"):
+        PendingRequest.read({"request_id": 7, "sender_id": "bob.test", "pending_output": output})
+
+
+@given(u64, u128, st.integers(0, 2**30))
+def test_an_output_costs_nothing_up_to_the_free_size_and_its_price_for_each_byte_above(free, price, more):
+    limits = SizeLimits(
+        max_input_bytes=1,
+        max_output_bytes=1,
+        free_output_bytes=free,
+        output_byte_price=price,
+        input_byte_price=1,
+    )
+    assert limits.output_price(free) == limits.output_price(0) == 0
+    assert limits.output_price(free + more) == more * price

@@ -37,6 +37,7 @@ from outlayer_near.models import (
     Whitelist,
     read_accessor,
     read_condition,
+    secret_list_bytes,
     secret_storage_bytes,
 )
 
@@ -222,12 +223,26 @@ def test_the_storage_key_is_borsh_with_the_frozen_order_of_variants():
 
 
 def test_storage_is_priced_by_the_bytes_of_key_ciphertext_and_condition():
+    key = SecretKey(accessor=WasmHashSecret(hash="ab"), profile="1", owner="bob.near")
+    assert len(key.to_bytes()) == (1 + 6) + 5 + 12
+    record = 40 + (1 + 24) + (4 + 4) + 2 + 32
+    item = 40 + (1 + 12 + 4) + 12
+    place = 40 + (1 + 12 + 16) + 4
+    assert secret_storage_bytes(key, "AQID", AllowAll()) == record + item + place
+    wide = Whitelist(accounts=("a.near", "b.near"))
+    assert secret_storage_bytes(key, "AQID", wide) == record + 4 + 2 * 10 + item + place
+    assert secret_list_bytes("bob.near") == 40 + 1 + 12 + 8
+
+
+def test_a_payment_keys_price_holds_what_a_task_of_the_longest_account_occupies():
+    account, nonce, data_id = 4 + 64, 4, 32
+    task = 40 + (1 + account + nonce) + (8 + 1 + 1 + data_id + 8)
+    answer = 40 + (1 + data_id) + (account + nonce + 1 + 1)
     key = SecretKey(accessor=PAYMENT_KEY, profile="1", owner="bob.near")
-    assert len(key.to_bytes()) == 2 + 5 + 12
-    assert (
-        secret_storage_bytes(key, "AQID", AllowAll())
-        == 40 + 19 + (4 + 4) + (len('"AllowAll"') + 10) + 32 + 64
-    )
+    other = SecretKey(accessor=WasmHashSecret(hash=""), profile="1", owner="bob.near")
+    # the accessor's text stands in the record's key and in the list
+    more = secret_storage_bytes(key, "AQID", AllowAll()) - secret_storage_bytes(other, "AQID", AllowAll())
+    assert more == task + answer - 2 * 3
 
 
 # -- payment keys and what the operator answers ----------------------------------------------------------

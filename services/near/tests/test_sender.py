@@ -139,6 +139,14 @@ async def test_a_call_gives_value_logs_and_gas_of_all_receipts(sender, chain):
     assert outcome.tx_hash == b58encode(signed.hash())
 
 
+@pytest.mark.parametrize("status", [{"Failure": {"ActionError": {}}}, "Unknown", "NotStarted", None])
+def test_logs_of_a_receipt_that_did_not_succeed_are_left_out(status):
+    answer = outcome_json("hash")
+    failed = {"logs": ["lie"], "gas_burnt": 1, "status": status}
+    answer["receipts_outcome"].insert(0, {"id": "f", "outcome": failed})
+    assert TxOutcome.from_rpc(answer).logs == ("first", "second")
+
+
 async def test_many_tasks_send_with_one_key_and_no_nonce_is_used_twice(sender, chain):
     chain.polls_until_done = 4
     outcomes = await asyncio.gather(*(sender.send("bob.test", [Transfer(n)]) for n in range(20)))

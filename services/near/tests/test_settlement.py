@@ -14,7 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlayer_near.errors import EventError
-from outlayer_near.events import RequestEvent, Settlement, requests_of_transaction, settlement_of
+from outlayer_near.events import (
+    RequestEvent,
+    Settlement,
+    charge_of,
+    requests_of_transaction,
+    settlement_of,
+)
 
 CONTRACT = "outlayer.test"
 KEY = "ed25519:11111111111111111111111111111111"
@@ -112,7 +118,13 @@ def the_request(status: Any, request_id: int = 7) -> RequestEvent:
 def test_the_settlement_is_what_the_callbacks_event_says(success: bool, leaf: str | None) -> None:
     status = status_of(ASK, callback("back", 7, completed(leaf, success=success)))
     assert settlement_of(status, CONTRACT, the_request(status)) == Settlement(
-        receipt_id="back", block_hash="block-back", record_sha256=leaf, success=success, value=b"null"
+        receipt_id="back",
+        block_hash="block-back",
+        record_sha256=leaf,
+        success=success,
+        value=b"null",
+        charged=1,
+        refunded=2,
     )
 
 
@@ -131,7 +143,7 @@ def test_a_timeout_settles_without_an_event() -> None:
     status = status_of(ASK, callback("back", 7))
     found = settlement_of(status, CONTRACT, the_request(status))
     assert found is not None
-    assert (found.success, found.record_sha256) == (None, None)
+    assert (found.success, found.record_sha256, found.charged, found.refunded) == (None, None, None, None)
 
 
 FAILED = {"Failure": {"ActionError": {"index": 0, "kind": {}}}}
@@ -201,6 +213,73 @@ def test_a_leaf_of_another_form_is_an_error_not_a_leaf(leaf: Any) -> None:
         settlement_of(status, CONTRACT, the_request(status))
 
 
+# -- what was charged ------------------------------------------------------------------------------------
+
+
+def charge_line(amount: str = "123") -> str:
+    return f'[[yNEAR charged: "{amount}"]]'
+
+
+def answer(name: str, request_id: int, *logs: str, **more: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The operator's call that settles a request."""
+    args = {"request_id": request_id, "response": {}}
+    return receipt(name, "worker.test", *logs, **{"method": "resolve_execution", "args": args, **more})
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        pytest.param(status_of(ASK, callback("back", 7, charge_line())), id="the request's transaction"),
+        pytest.param(status_of(answer("answer", 7, charge_line())), id="the operator's transaction"),
+        pytest.param(
+            status_of(answer("a", 7, charge_line(), method="submit_execution_output_and_resolve")),
+            id="a large answer",
+        ),
+        pytest.param(status_of(answer("a", 7, "other", charge_line())), id="among other lines"),
+        pytest.param(
+            status_of(callback("a", 7, charge_line("9"), status=FAILED), callback("b", 7, charge_line())),
+            id="after a failed receipt with a line of its own",
+        ),
+        pytest.param(
+            status_of(callback("a", 8, charge_line("9")), callback("b", 7, charge_line())),
+            id="after another request's",
+        ),
+    ],
+)
+def test_the_charge_is_read_in_either_transaction(where: Any) -> None:
+    assert charge_of(where, CONTRACT, 7) == 123
+
+
+@pytest.mark.parametrize("number", [0, 2**64 - 1])
+def test_the_charge_of_the_first_and_of_the_last_request_is_found(number: int) -> None:
+    assert charge_of(status_of(callback("back", number, charge_line())), CONTRACT, number) == 123
+
+
+@pytest.mark.parametrize(
+    "impostor",
+    [
+        pytest.param(callback("a", 7, charge_line(), status=FAILED), id="failed, though its logs remain"),
+        pytest.param(answer("a", 7, charge_line(), status=FAILED), id="a failed answer"),
+        pytest.param(callback("a", 8, charge_line()), id="the callback of another request"),
+        pytest.param(answer("a", 8, charge_line()), id="another request's answer"),
+        pytest.param(callback("a", 7, charge_line(), receiver="eve.test"), id="another contract's"),
+        pytest.param(answer("a", 7, charge_line(), receiver="eve.test"), id="another contract's answer"),
+        pytest.param(answer("a", 7, charge_line(), method="say"), id="another method"),
+        pytest.param(
+            receipt("a", "eve.test", charge_line(), method="on_execution_response", args={"request_id": 7}),
+            id="a callback that somebody else made",
+        ),
+        pytest.param(callback("a", 7, "x " + charge_line()), id="in the middle of a line"),
+        pytest.param(callback("a", 7, charge_line("-5")), id="not a number"),
+        pytest.param(callback("a", 7, charge_line("٣")), id="digits that are not ASCII"),
+        pytest.param(callback("a", 7, charge_line("1" * 40)), id="longer than any amount"),
+        pytest.param(callback("a", 7), id="no line"),
+    ],
+)
+def test_what_is_not_the_request_own_charge_is_none(impostor: Any) -> None:
+    assert charge_of(status_of(ASK, impostor), CONTRACT, 7) is None
+
+
 # -- any answer ------------------------------------------------------------------------------------------
 
 
@@ -225,6 +304,7 @@ def test_a_transaction_with_any_part_missing_or_changed_is_read_or_an_error_of_o
         try:
             list(requests_of_transaction(status, CONTRACT))
             found = settlement_of(status, CONTRACT, request)
+            charge_of(status, CONTRACT, 7)
         except EventError as error:
             assert error.hint or "event" in str(error)
             refused += 1
@@ -252,6 +332,7 @@ def test_any_json_is_a_transaction_or_an_error_of_ours(value: Any) -> None:
     for read in (
         lambda: list(requests_of_transaction(value, CONTRACT)),
         lambda: settlement_of(value, CONTRACT, the_request(GOOD)),
+        lambda: charge_of(value, CONTRACT, 7),
     ):
         try:
             assert not read()

@@ -21,7 +21,13 @@ from outlayer_near.events import RequestEvent
 from outlayer_near.models import RequestData, wasm_url_source
 from outlayer_near.primitives import PublicKey, Signature, b58encode
 from outlayer_near.rpc import Header
-from outlayer_worker.chain import ChainRequest, RequestGoneError, ResolvedProject, Submitted
+from outlayer_worker.chain import (
+    AnswerPrices,
+    ChainRequest,
+    RequestGoneError,
+    ResolvedProject,
+    Submitted,
+)
 from outlayer_worker.errors import JobError, OutputRefusedError, RequestRefusedError, SubmissionError
 from outlayer_worker.guest_env import ProjectContext
 from outlayer_worker.jobs import NearRequest
@@ -219,6 +225,10 @@ class FakeChain:
     outages: int = 0
     submission_failures: int = 0
     largest_output: int = 10**9
+    prices: AnswerPrices | None = None
+    over: bool = False
+    failures: list[Exception] = field(default_factory=list)
+    answers: list[Resolution] = field(default_factory=list)
     fails_unseen: bool = False
     successes: set[str] = field(default_factory=set)
     on_resolve: Callable[[], None] = lambda: None
@@ -286,6 +296,13 @@ class FakeChain:
             raise RequestGoneError(near.request_id)
         return found
 
+    async def answer_prices(self) -> AnswerPrices | None:
+        self._outage()
+        return self.prices
+
+    async def is_over(self, near: NearRequest) -> bool:
+        return self.over
+
     async def is_waiting(self, request_id: int) -> bool:
         return request_id not in self.resolved
 
@@ -294,6 +311,12 @@ class FakeChain:
 
     async def resolve(self, resolution: Resolution, on_sent: Callable[[str], None]) -> Submitted:
         self.on_resolve()
+        self.answers.append(resolution)
+        if self.failures:
+            error = self.failures.pop(0)
+            if isinstance(error, SubmissionError) and error.ran:
+                on_sent(f"failed-{len(self.answers)}")
+            raise error
         if resolution.request_id in self.resolved:
             raise RequestGoneError(resolution.request_id)
         if len(resolution.output or b"") > self.largest_output:
@@ -310,5 +333,5 @@ class FakeChain:
         self.resolved[resolution.request_id] = resolution
         return Submitted(tx_hash)
 
-    async def charged(self, event: RequestEvent) -> tuple[int, ...]:
-        return (123,)
+    async def charged(self, event: RequestEvent, answer_tx: str) -> int | None:
+        return 123

@@ -14,19 +14,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outlayer_attestation.record import MAX_ERROR_BYTES, TaskRecordV2, clip_error, sha256_hex
-from outlayer_near.models import wasm_url_source
+from outlayer_near.models import SizeLimits, wasm_url_source
 from outlayer_near.primitives import PublicKey, Signature
 from outlayer_near.rpc import Header
-from outlayer_near.sender import TxOutcome
 from outlayer_worker import guest_env, preparation
-from outlayer_worker.chain import ChainRequest, ResolvedProject, charged_costs
+from outlayer_worker.chain import (
+    AnswerPrices,
+    ChainRequest,
+    RequestGoneError,
+    ResolvedProject,
+    failed_answer,
+)
 from outlayer_worker.config import Config, from_environment
-from outlayer_worker.errors import ConfigError, JobError, ProtocolError
+from outlayer_worker.errors import (
+    ConfigError,
+    JobError,
+    OutputRefusedError,
+    ProtocolError,
+    SubmissionError,
+)
 from outlayer_worker.executor.model import Category, RunResult
 from outlayer_worker.guest_env import GuestContext, ProjectContext, guest_environment
-from outlayer_worker.identity import KEY_FILE, load_or_create
+from outlayer_worker.identity import KEY_FILE, forget, load_or_create
 from outlayer_worker.jobs import Job, parse_job
-from outlayer_worker.preparation import HostLimits, Moment, Place
+from outlayer_worker.preparation import AnswerBounds, HostLimits, Moment, Place
 from outlayer_worker.registration import needs_renewal
 from outlayer_worker.resolution import INLINE_LIMIT, Resolution, resolve_call
 
@@ -349,19 +360,81 @@ def test_a_failures_message_is_cut_only_where_it_would_not_fit(char: str) -> Non
         assert len(action.args) > INLINE_LIMIT - 8
 
 
+def test_a_key_that_was_given_up_is_replaced_at_the_next_start(tmp_path: Path) -> None:
+    first = load_or_create(tmp_path, MEASURED)
+    forget(tmp_path, first)
+    second = load_or_create(tmp_path, MEASURED)
+    assert second.public_key != first.public_key
+    forget(tmp_path, first)
+    assert load_or_create(tmp_path, MEASURED).public_key == second.public_key, "a newer key stays"
+
+
+PRICES = AnswerPrices(
+    base_fee=1_000,
+    limits=SizeLimits(
+        max_input_bytes=10_000,
+        max_output_bytes=5_000,
+        free_output_bytes=1_000,
+        output_byte_price=7,
+        input_byte_price=3,
+    ),
+)
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1_000])
+def test_an_output_of_the_free_size_is_taken_however_little_is_paid(size: int) -> None:
+    assert AnswerBounds(PRICES, payment=0, stored_input_bytes=50).problem(size) is None
+
+
+@given(st.integers(1_001, 5_000), st.integers(0, 10_000))
+def test_a_larger_output_is_taken_from_exactly_the_payment_on_that_covers_it(size: int, stored: int) -> None:
+    needed = 1_000 + 3 * stored + 7 * (size - 1_000)
+    assert AnswerBounds(PRICES, needed, stored).problem(size) is None
+    problem = AnswerBounds(PRICES, needed - 1, stored).problem(size)
+    assert problem is not None
+    assert f"needs {needed} yoctoNEAR" in problem
+
+
+def test_an_output_above_the_largest_is_not_taken_at_any_price() -> None:
+    bounds = AnswerBounds(PRICES, payment=10**30, stored_input_bytes=0)
+    assert bounds.problem(5_000) is None
+    assert "at most 5000" in (bounds.problem(5_001) or "")
+
+
+@pytest.mark.parametrize("success", [True, False])
+@pytest.mark.parametrize("said", ["Execution request 7 is already answered", "Execution request not found"])
+def test_an_answer_that_came_second_finds_its_request_gone(said: str, success: bool) -> None:
+    words = f"transaction x failed: Smart contract panicked: {said}"
+    assert isinstance(failed_answer(words, success=success, request_id=7), RequestGoneError)
+
+
+@pytest.mark.parametrize("success", [True, False])
 @pytest.mark.parametrize(
-    ("logs", "charged"),
+    "words",
     [
-        (('[[yNEAR charged: "123"]]',), (123,)),
-        (("other", '[[yNEAR charged: "1000000000000000000000"]]'), (10**21,)),
-        (('[[yNEAR charged: "1"]]', '[[yNEAR charged: "2"]]'), (1, 2)),
-        ((), ()),
-        (('x [[yNEAR charged: "5"]]',), ()),
-        (('[[yNEAR charged: "-5"]]',), ()),
+        "Smart contract panicked: Unable to resume execution promise",
+        "Smart contract panicked: The contract's reserve is used up, try again: 1 yoctoNEAR are free",
     ],
 )
-def test_the_charged_amount_is_read_from_the_log(logs: tuple[str, ...], charged: tuple[int, ...]) -> None:
-    assert charged_costs(TxOutcome("h", "s", True, b"", None, logs, 0, {})) == charged
+def test_what_may_pass_is_tried_again(words: str, success: bool) -> None:
+    error = failed_answer(words, success=success, request_id=7)
+    assert isinstance(error, SubmissionError)
+    assert error.ran
+
+
+@pytest.mark.parametrize(
+    ("words", "too_large"),
+    [
+        ("panicked: The output is 262145 bytes, a callback delivers at most 262144", True),
+        ("panicked: The payment of 5 does not pay for an output of 2000 bytes: needs 9 yoctoNEAR", True),
+        ("Exceeded the prepaid gas.", False),
+    ],
+)
+def test_an_output_that_the_contract_refuses_is_not_sent_again(words: str, too_large: bool) -> None:
+    error = failed_answer(words, success=True, request_id=7)
+    assert isinstance(error, OutputRefusedError)
+    assert error.too_large is too_large
+    assert isinstance(failed_answer(words, success=False, request_id=7), SubmissionError)
 
 
 def test_a_key_is_renewed_well_before_it_expires() -> None:

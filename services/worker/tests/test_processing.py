@@ -14,9 +14,11 @@ import pytest
 
 from outlayer_attestation import merkle, quote
 from outlayer_attestation.record import Batch, TaskRecordV2, report_data_v2
-from outlayer_near.models import ExecutionSource, GitHubSource, wasm_url_source
+from outlayer_near.models import ExecutionSource, GitHubSource, SizeLimits, wasm_url_source
 from outlayer_near.primitives import b58encode
 from outlayer_worker import processing
+from outlayer_worker.chain import AnswerPrices
+from outlayer_worker.errors import OutputRefusedError, SubmissionError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -249,6 +251,111 @@ async def test_a_submission_whose_good_end_was_not_seen_counts(rig: Any, echo: A
     assert completion["success"] is True
     assert completion["resolve_tx_hash"] == "tx-19"
     assert check_proof(completion).request_id == 19
+
+
+PRICES = AnswerPrices(
+    base_fee=100,
+    limits=SizeLimits(
+        max_input_bytes=10_000,
+        max_output_bytes=600,
+        free_output_bytes=50,
+        output_byte_price=10,
+        input_byte_price=1,
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    # a Text answer has two quotes more; 100 + 10 * (142 - 50) > 1000 >= 100 + 10 * (140 - 50)
+    [(140, "it needs 1020 yoctoNEAR"), (599, "at most 600")],
+)
+async def test_an_output_that_the_contract_would_not_take_is_never_sent(
+    rig: Any, echo: Any, size: int, reason: str
+) -> None:
+    rig.chain.prices = PRICES
+    (completion,) = await rig.finish(rig.chain.add_request(40, echo, "x" * size, response_format="Text"))
+    assert completion["error_category"] == "output_too_large"
+    record = check_proof(completion)
+    assert (record.success, record.output_sha256) == (False, sha(b"null"))
+    assert reason in (record.error or "")
+    (answer,) = rig.chain.answers
+    assert (answer.success, answer.output) == (False, None)
+    assert reason in answer.error
+
+
+async def test_an_output_that_is_just_paid_for_is_delivered(rig: Any, echo: Any) -> None:
+    rig.chain.prices = PRICES
+    (completion,) = await rig.finish(rig.chain.add_request(41, echo, "x" * 138, response_format="Text"))
+    assert completion["success"] is True
+
+
+async def test_an_input_in_state_is_part_of_the_price_of_the_answer(rig: Any, echo: Any) -> None:
+    rig.chain.prices = PRICES
+    job = rig.chain.add_request(42, echo, "x" * 138, response_format="Text", input_data_in_state=True)
+    (completion,) = await rig.finish(job)
+    assert completion["error_category"] == "output_too_large"
+
+
+async def test_an_output_too_large_by_the_contracts_own_word_is_called_so(rig: Any, echo: Any) -> None:
+    rig.chain.failures = [OutputRefusedError("The output is 600 bytes", too_large=True)]
+    (completion,) = await rig.finish(rig.chain.add_request(43, echo, "x"))
+    assert completion["error_category"] == "output_too_large"
+    assert rig.chain.resolved[43].success is False
+
+
+async def test_an_answer_that_fails_again_and_again_becomes_a_failure_that_is_told(
+    rig: Any, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "LONGEST_WAIT_SECONDS", 0.01)
+    most = processing.MAX_FAILED_ANSWERS
+    rig.chain.failures = [SubmissionError("The contract's reserve is used up", ran=True)] * most
+    (completion,) = await rig.finish(rig.chain.add_request(44, echo, "x"))
+    assert completion["error_category"] == "output_refused"
+    assert "reserve" in completion["error"]
+    assert [item.success for item in rig.chain.answers] == [True] * most + [False]
+    assert rig.chain.resolved[44].success is False
+
+
+async def test_a_request_that_takes_no_answer_is_given_up_after_a_bounded_number_of_transactions(
+    rig: Any, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "LONGEST_WAIT_SECONDS", 0.01)
+    rig.chain.failures = [SubmissionError("Exceeded the prepaid gas", ran=True)] * 1000
+    (completion,) = await rig.finish(rig.chain.add_request(45, echo, "x"))
+    assert completion["error_category"] == "not_settled"
+    assert "request 45 could not be answered" in completion["error"]
+    assert "prepaid gas" in completion["error"]
+    assert completion["record"] is None
+    assert len(rig.chain.answers) == 2 * processing.MAX_FAILED_ANSWERS
+    assert not rig.outbox.entries()
+
+
+async def test_a_failure_that_takes_no_answer_is_given_up_too(
+    rig: Any, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "LONGEST_WAIT_SECONDS", 0.01)
+    rig.chain.failures = [SubmissionError("Exceeded the prepaid gas", ran=True)] * 1000
+    source = ExecutionSource(GitHub=GitHubSource(repo="https://github.com/a/b", commit="c" * 40))
+    (completion,) = await rig.finish(rig.chain.add_request(46, source, ""))
+    assert completion["error_category"] == "not_settled"
+    assert len(rig.chain.answers) == processing.MAX_FAILED_ANSWERS
+
+
+async def test_tries_that_cost_no_gas_end_with_the_time_of_the_request(
+    rig: Any, echo: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processing, "LONGEST_WAIT_SECONDS", 0.01)
+    rig.chain.failures = [SubmissionError("the access key's allowance is used up")] * 1000
+    more = 3 * processing.MAX_FAILED_ANSWERS
+
+    def on_resolve() -> None:
+        rig.chain.over = len(rig.chain.answers) >= more
+
+    rig.chain.on_resolve = on_resolve
+    (completion,) = await rig.finish(rig.chain.add_request(47, echo, "x"))
+    assert completion["error_category"] == "not_settled"
+    assert len(rig.chain.answers) == more + 1
 
 
 async def test_a_chain_that_does_not_answer_for_a_while_fails_no_job(

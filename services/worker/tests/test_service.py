@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -30,7 +31,10 @@ from outlayer_localnet.testing import NEAR, TGAS, Localnet, TestAccount, localne
 from outlayer_near.credentials import Credentials, save_credentials
 from outlayer_near.primitives import AccessKey, AddKey, FunctionCallPermission, KeyPair
 from outlayer_near.rpc import NearRpc
-from outlayer_near.sender import Sender
+from outlayer_near.sender import Sender, TxOutcome
+from outlayer_near.views import RegisterViews
+from outlayer_worker import registration as registration_module
+from outlayer_worker.errors import KeyRemovedError
 from outlayer_worker.registration import Registration
 
 ARTIFACTS = Path(__file__).resolve().parents[3] / "contracts" / "artifacts"
@@ -114,7 +118,8 @@ def world() -> Iterator[World]:
         approved = {"measurements": measurements.to_json(), "name": "test"}
         chain.call(main, OPERATOR, "add_measurement_set", approved, gas=100 * TGAS).json()
         init_key = KeyPair.generate()
-        permission = FunctionCallPermission(OPERATOR, ("register_worker_key",), None)
+        methods = ("register_worker_key", "reverify_worker_key")
+        permission = FunctionCallPermission(OPERATOR, methods, None)
         chain.send(init, INIT, [AddKey(init_key.public_key, AccessKey(0, permission))])
         yield World(chain, main, developer, caller, init_key, platform, measurements)
 
@@ -339,22 +344,51 @@ async def test_executors_do_not_outlive_a_worker_that_is_killed(workshop: Worksh
     assert not any(psutil.pid_exists(pid) for pid in executors)
 
 
-async def test_an_expired_key_is_registered_again(world: World) -> None:
-    """The register contract takes a live key again, with a new expiry."""
-    key = KeyPair.generate()
+@contextlib.asynccontextmanager
+async def registering(world: World, key: KeyPair) -> AsyncIterator[Registration]:
+    """A key's registration at the real contract; its ``quotes`` are the REPORTDATA that were asked for."""
 
     async def quote(report_data: bytes) -> bytes:
         return world.platform.quote(world.measurements, report_data)
 
     async with NearRpc(world.chain.rpc_url) as rpc:
         sender = Sender(rpc, INIT, world.init_key)
-        registration = Registration(rpc, sender, OPERATOR, str(key.public_key), quote)
+        yield Registration(rpc, sender, OPERATOR, str(key.public_key), quote)
+
+
+async def test_a_key_is_registered_once_and_then_renewed_by_a_fresh_challenge(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = KeyPair.generate()
+    async with registering(world, key) as registration:
         assert not await registration.is_current()
         await registration.ensure()
         assert await registration.is_current()
         first = registration.expires_at
-        await asyncio.sleep(1.1)
-        await registration.register()
-        assert registration.expires_at is not None
+        views = RegisterViews(registration._rpc, OPERATOR)
+        before = await views.get_worker_key(str(key.public_key))
+        world.chain.set_time(2)
+        monkeypatch.setattr(registration_module, "needs_renewal", lambda *_: True)
+        await registration.ensure()
+        after = await views.get_worker_key(str(key.public_key))
+        assert before is not None
+        assert after is not None
+        assert after.challenge != before.challenge, "the quote was made for the challenge"
+        assert registration.expires_at == after.expires_at
         assert first is not None
-        assert registration.expires_at > first
+        assert after.expires_at > first
+
+
+async def test_a_key_that_was_removed_for_good_is_told_as_such(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = KeyPair.generate()
+    async with registering(world, key) as registration:
+
+        async def rejected(*_: Any, **__: Any) -> Any:
+            answer = {"status": "rejected", "reason": "key_removed", "detail": "removed once"}
+            return TxOutcome("tx", INIT, True, json.dumps(answer).encode(), None, (), 1, {})
+
+        monkeypatch.setattr(registration._sender, "send", rejected)
+        with pytest.raises(KeyRemovedError, match="removed once"):
+            await registration.ensure()

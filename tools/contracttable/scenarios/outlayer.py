@@ -46,6 +46,8 @@ JSON = build.json_output(b'{"degrees":21}')
 TOKEN = "usd.test"
 # the token's own gas is not this contract's, so one that agrees to everything will do
 WILLING_TOKEN = '(module (memory 1) (func (export "ft_transfer")))'
+SWAP = "swap.test"
+WILLING_SWAP = '(module (memory 1) (func (export "swap_near_to_stablecoin")))'
 CIPHERTEXT = base64.b64encode(bytes(range(200))).decode()
 CONDITION = Logic(
     operator="And", conditions=(Whitelist(accounts=(ALICE, BOB)), NearBalance(operator="Gte", value=10**24))
@@ -72,6 +74,7 @@ def run(stage: Stage) -> None:
     secrets(stage)
     payments(stage)
     stage.call(MAIN, MAIN, on_main.migrate())
+    stage.call(BOB, MAIN, on_main.migrate_requests())
     administration(stage)
     stage.view(MAIN, "contract_source_metadata")
 
@@ -105,6 +108,7 @@ def executions(stage: Stage) -> None:
         on_main.resolve_execution(0, success=True, output=JSON, resources=USED, record_sha256=RECORD),
     )
     # an input that only the state holds, and outputs that a yield cannot carry
+    stage.view(MAIN, "get_size_limits")
     stage.call(BOB, MAIN, request('"' + "x" * 10_000 + '"', 2 * PAYMENT))
     large = on_main.submit_execution_output_and_resolve(
         1, success=True, output=LARGE, resources=USED, record_sha256=RECORD
@@ -176,6 +180,36 @@ def payments(stage: Stage) -> None:
     answer = on_main.resolve_execution(number, success=True, output=JSON, resources=USED, refund_usd=100_000)
     stage.call(OPERATOR, MAIN, answer)
     stage.call(ALICE, MAIN, on_main.withdraw_developer_earnings())
+    https_earnings(stage)
+    swap(stage)
+
+
+def https_earnings(stage: Stage) -> None:
+    """What a payment key spent off chain becomes a developer's and the owner's, and the owner takes fees."""
+    store = on_main.store_secrets(PAYMENT_KEY, "2", CIPHERTEXT, AllowAll(), deposit=STORAGE)
+    stage.call(BOB, MAIN, store)
+    stage.call(TOKEN, MAIN, on_main.ft_on_transfer(BOB, 1_000_000, TopUpMessage(nonce=2)))
+    done = Success(new_encrypted_data=CIPHERTEXT)
+    stage.call(OPERATOR, MAIN, on_main.resume_topup(last_data_id(stage, "TopUpPaymentKey"), done))
+    stage.call(OWNER, MAIN, on_main.set_settlement_account(BOB))
+    stage.view(MAIN, "get_settlement_account")
+    batch = on_main.credit_https_earnings("1", [(ALICE, 400_000)], fees=100_000, deposit=STORAGE)
+    stage.call(BOB, MAIN, batch)
+    stage.view(MAIN, "is_https_batch_credited", batch_id="1")
+    stage.view(MAIN, "get_stablecoin_pools")
+    stage.call(OWNER, MAIN, on_main.withdraw_stablecoin_fees())
+    stage.call(OWNER, MAIN, on_main.withdraw_fees())
+    stage.view(MAIN, "get_near_books")
+    stage.call(BOB, MAIN, on_main.adopt_balances([ALICE]))
+    stage.call(OWNER, MAIN, on_main.clear_settlement_account())
+
+
+def swap(stage: Stage) -> None:
+    stage.deploy(SWAP, bytes(wasmtime.wat2wasm(WILLING_SWAP)))
+    stage.call(OWNER, MAIN, on_main.set_swap_contract(SWAP))
+    stage.view(MAIN, "get_swap_contract")
+    stage.call(BOB, MAIN, on_main.top_up_payment_key_with_near(2, SWAP, deposit=PAYMENT))
+    stage.call(OWNER, MAIN, on_main.clear_swap_contract())
 
 
 def last_data_id(stage: Stage, kind: str) -> bytes:
@@ -189,6 +223,7 @@ def administration(stage: Stage) -> None:
         "get_config",
         "get_event_metadata",
         "get_max_limits",
+        "get_max_memory_mb",
         "get_payment_token_contract",
         "get_pricing",
         "get_pricing_full",
@@ -201,6 +236,8 @@ def administration(stage: Stage) -> None:
         stage.view(MAIN, method, account_id=ALICE)
     stage.call(OWNER, MAIN, on_main.set_pricing({"base_fee": 2 * 10**21}))
     stage.call(OWNER, MAIN, on_main.set_payment_token_contract("usd.test"))
+    stage.call(OWNER, MAIN, on_main.clear_payment_token_contract())
+    stage.call(OWNER, MAIN, on_main.set_max_memory_mb(2_048))
     stage.call(OWNER, MAIN, on_main.set_event_metadata(version="1.0.0"))
     stage.call(OWNER, MAIN, on_main.set_operator(BOB))
     stage.call(OWNER, MAIN, on_main.set_paused(True))
@@ -211,5 +248,5 @@ REFUSED = "always refused"
 SCENARIO = Scenario(
     "Main",
     run,
-    {"top_up_payment_key_with_near": REFUSED, "top_up_payment_key_with_token": REFUSED},
+    {"top_up_payment_key_with_token": REFUSED},
 )

@@ -5,18 +5,21 @@
 //! Time is block time; all times are unix seconds. A refusal is a value with a stable reason code.
 
 mod event;
+mod key_index;
 mod policy;
 
 use measurements::{MeasurementSet, MeasurementSets, Measurements, PlatformRules, Role};
 use near_sdk::store::LookupMap;
 use near_sdk::{env, near, require, CurveType, PublicKey};
 use quote_verify::{
-    is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Rejection, SignatureDigest, Verified,
-    INTEL_ROOT_CA_DER,
+    decode_hex, is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Prepared, Rejection,
+    SignatureDigest, Verified, INTEL_ROOT_CA_DER,
 };
 
 pub use event::{emit, SetsEnd};
-pub use policy::{PendingPolicy, Policies, PolicyError, PolicyVersion};
+pub use key_index::KeyIndex;
+pub use policy::{v2 as policies_v2, Activation, PendingPolicy, Policies, PolicyError, PolicyVersion};
+pub use quote_verify::encode_hex;
 
 /// A refusal: reason code, which is part of the ABI, and words for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,25 +39,40 @@ pub enum StoredCollateral {
     V1(Collateral, CollateralInfo),
     /// With the signatures that verified when it was stored.
     V2(Collateral, CollateralInfo, Vec<SignatureDigest>),
+    /// With all that holds whatever the quote.
+    V3(Collateral, CollateralInfo, Prepared),
 }
 
 impl StoredCollateral {
+    /// The one text of this collateral: members sorted, no white space.
+    pub fn to_json(&self) -> String {
+        self.collateral().to_json()
+    }
+
     fn collateral(&self) -> &Collateral {
         match self {
-            StoredCollateral::V1(collateral, _) | StoredCollateral::V2(collateral, ..) => collateral,
+            StoredCollateral::V1(collateral, _)
+            | StoredCollateral::V2(collateral, ..)
+            | StoredCollateral::V3(collateral, ..) => collateral,
         }
     }
 
     fn info(&self) -> &CollateralInfo {
         match self {
-            StoredCollateral::V1(_, info) | StoredCollateral::V2(_, info, _) => info,
+            StoredCollateral::V1(_, info)
+            | StoredCollateral::V2(_, info, _)
+            | StoredCollateral::V3(_, info, _) => info,
         }
     }
 
-    fn known(&self) -> &[SignatureDigest] {
+    /// What does not depend on the quote; of older forms it is found out again.
+    fn prepared(&self, root_ca_der: &[u8]) -> Result<Prepared, Rejection> {
         match self {
-            StoredCollateral::V1(..) => &[],
-            StoredCollateral::V2(_, _, known) => known,
+            StoredCollateral::V3(.., prepared) => Ok(prepared.clone()),
+            StoredCollateral::V2(collateral, _, known) => {
+                Ok(collateral.prepare(root_ca_der)?.knowing(known.clone()))
+            }
+            StoredCollateral::V1(collateral, _) => collateral.prepare(root_ca_der),
         }
     }
 }
@@ -85,9 +103,9 @@ pub struct Appraised {
     pub role: Role,
     pub measurements: Measurements,
     pub tcb_status: String,
-    pub fmspc: String,
-    /// SHA-256 of the quote's signed bytes, in hex.
-    pub report_sha256: String,
+    pub fmspc: Fmspc,
+    /// SHA-256 of the quote's signed bytes.
+    pub report_sha256: [u8; 32],
 }
 
 /// Root, measurement sets and collateral: by what quotes are judged.
@@ -100,31 +118,54 @@ pub struct Approvals {
     collateral: LookupMap<Fmspc, StoredCollateral>,
 }
 
+/// The form in which all sets were kept in the state of the contract.
+pub mod v2 {
+    use super::{near, Approvals, Fmspc, LookupMap, MeasurementSets, StoredCollateral};
+
+    #[near(serializers = [borsh])]
+    pub struct ApprovalsV2 {
+        pub root_ca_der: Option<Vec<u8>>,
+        pub sets: measurements::v2::MeasurementSets,
+        pub fmspcs: Vec<Fmspc>,
+        pub collateral: LookupMap<Fmspc, StoredCollateral>,
+    }
+
+    impl ApprovalsV2 {
+        /// Nothing is written: the sets stay in the state until `MeasurementSets::move_older`.
+        pub fn upgrade(self, sets_prefix: &[u8]) -> Approvals {
+            Approvals {
+                root_ca_der: self.root_ca_der,
+                sets: MeasurementSets::of_older(sets_prefix, self.sets.sets),
+                fmspcs: self.fmspcs,
+                collateral: self.collateral,
+            }
+        }
+    }
+}
+
 impl Approvals {
     /// Nothing approved yet. `root_ca_der_hex` is for local networks with a simulated platform; without it the root
-    /// is Intel's. Panics if it is no root certificate.
-    pub fn new(root_ca_der_hex: Option<String>, collateral: LookupMap<Fmspc, StoredCollateral>) -> Self {
+    /// is Intel's. Panics if it is no root certificate. The sets lie under storage keys that begin with `sets_prefix`.
+    pub fn new(
+        root_ca_der_hex: Option<String>,
+        collateral: LookupMap<Fmspc, StoredCollateral>,
+        sets_prefix: &[u8],
+    ) -> Self {
         let root_ca_der = root_ca_der_hex.map(|text| {
-            let der = hex::decode(text).unwrap_or_else(|_| env::panic_str("root_ca_der_hex is not hex"));
+            let der = decode_hex(&text).unwrap_or_else(|| env::panic_str("root_ca_der_hex is not hex"));
             require!(is_root_certificate(&der), "root_ca_der_hex is not a self-signed EC P-256 certificate");
             der
         });
-        let root_ca_der = root_ca_der.filter(|der| der != INTEL_ROOT_CA_DER);
-        Self::of_parts(root_ca_der, MeasurementSets::default(), Vec::new(), collateral)
-    }
-
-    /// From an older state.
-    pub fn of_parts(
-        root_ca_der: Option<Vec<u8>>,
-        sets: MeasurementSets,
-        fmspcs: Vec<Fmspc>,
-        collateral: LookupMap<Fmspc, StoredCollateral>,
-    ) -> Self {
-        Approvals { root_ca_der, sets, fmspcs, collateral }
+        Approvals {
+            root_ca_der: root_ca_der.filter(|der| der != INTEL_ROOT_CA_DER),
+            sets: MeasurementSets::new(sets_prefix),
+            fmspcs: Vec::new(),
+            collateral,
+        }
     }
 
     pub fn root_ca(&self) -> RootCa {
-        RootCa { sha256: hex::encode(env::sha256_array(self.root())), simulated: self.root_ca_der.is_some() }
+        RootCa { sha256: encode_hex(&env::sha256_array(self.root())), simulated: self.root_ca_der.is_some() }
     }
 
     fn root(&self) -> &[u8] {
@@ -137,7 +178,8 @@ impl Approvals {
     /// than what is stored for its FMSPC.
     pub fn check_collateral(&self, text: &str) -> Result<(Fmspc, StoredCollateral), Refusal> {
         let collateral = Collateral::from_json(text)?;
-        let (facts, known) = collateral.verify(self.root(), now())?;
+        let prepared = collateral.verify(self.root(), now())?;
+        let facts = &prepared.facts;
         if let Some(stored) = self.collateral.get(&facts.fmspc) {
             if let Some(part) = facts.behind(&stored.collateral().facts()?) {
                 let detail = format!("The collateral is older than what is stored: {part}");
@@ -145,14 +187,14 @@ impl Approvals {
             }
         }
         let info = CollateralInfo {
-            fmspc: hex::encode(facts.fmspc),
-            sha256: hex::encode(env::sha256_array(collateral.to_json().as_bytes())),
+            fmspc: encode_hex(&facts.fmspc),
+            sha256: encode_hex(&env::sha256_array(collateral.to_json().as_bytes())),
             tcb_evaluation_data_number: facts.tcb_evaluation_data_number,
             issue_date: facts.issue_date,
             next_update: facts.next_update,
             stored_at: now(),
         };
-        Ok((facts.fmspc, StoredCollateral::V2(collateral, info, known)))
+        Ok((facts.fmspc, StoredCollateral::V3(collateral, info, prepared)))
     }
 
     /// Store collateral for the FMSPC that its TCB info names.
@@ -179,6 +221,29 @@ impl Approvals {
         self.collateral.get(&fmspc).map(|stored| stored.collateral().to_json())
     }
 
+    /// The stored collaterals as JSON, by their place.
+    pub fn collaterals(&self, from: u32, limit: u32) -> Vec<String> {
+        let page = self.fmspcs.iter().skip(from as usize).take(limit as usize);
+        page.filter_map(|fmspc| self.collateral.get(fmspc))
+            .map(|stored| stored.collateral().to_json())
+            .collect()
+    }
+
+    /// Bring stored collateral that still is current into the newest form, in which a quote costs least.
+    pub fn refresh_collateral(&mut self) {
+        for fmspc in self.fmspcs.clone() {
+            let Some(stored) = self.collateral.get(&fmspc) else { continue };
+            if matches!(stored, StoredCollateral::V3(..)) {
+                continue;
+            }
+            if let Ok(prepared) = stored.collateral().verify(self.root(), now()) {
+                let newest =
+                    StoredCollateral::V3(stored.collateral().clone(), stored.info().clone(), prepared);
+                self.collateral.insert(fmspc, newest);
+            }
+        }
+    }
+
     pub fn collateral_info(&self) -> Vec<&CollateralInfo> {
         self.fmspcs.iter().filter_map(|fmspc| self.info_of(fmspc)).collect()
     }
@@ -196,17 +261,17 @@ impl Approvals {
         report_data: &[u8; 64],
         roles: &[Role],
     ) -> Result<Appraised, Refusal> {
-        let quote = hex::decode(tdx_quote_hex).map_err(|_| Refusal {
+        let quote = decode_hex(tdx_quote_hex).ok_or_else(|| Refusal {
             reason: "quote_malformed",
             detail: "quote_layout: the quote is not hex".to_string(),
         })?;
         let parsed = ParsedQuote::parse(&quote)?;
         let Some(stored) = self.collateral.get(&parsed.fmspc()) else {
-            let detail = format!("collateral: none is stored for FMSPC {}", hex::encode(parsed.fmspc()));
+            let detail = format!("collateral: none is stored for FMSPC {}", encode_hex(&parsed.fmspc()));
             return Err(Refusal { reason: "collateral_missing", detail });
         };
-        let verified =
-            parsed.verify(stored.collateral().clone(), stored.known().to_vec(), self.root(), now())?;
+        let prepared = stored.prepared(self.root())?;
+        let verified = parsed.verify(stored.collateral().clone(), prepared, self.root(), now())?;
         self.judge(&verified, report_data, roles)
     }
 
@@ -231,15 +296,15 @@ impl Approvals {
             role: set.role,
             measurements,
             tcb_status: verified.tcb_status.clone(),
-            fmspc: hex::encode(verified.fmspc),
-            report_sha256: hex::encode(verified.report_sha256),
+            fmspc: verified.fmspc,
+            report_sha256: verified.report_sha256,
         })
     }
 }
 
 /// The first of the sets whose rules the platform meets. If there are sets but none accepts, the first one's reason.
 fn accepting<'a>(
-    sets: &[&'a MeasurementSet],
+    sets: &'a [MeasurementSet],
     verified: &Verified,
 ) -> Result<Option<&'a MeasurementSet>, Rejection> {
     let mut refused = None;
@@ -281,7 +346,7 @@ pub fn registration_report_data(public_key: &PublicKey) -> [u8; 64] {
 /// REPORTDATA of a later quote for a registered key: SHA-512 of tag, contract, key, and the challenge that the
 /// contract gave the key when it last accepted a quote for it; so each quote counts once.
 pub fn reverification_report_data(public_key: &PublicKey, challenge: &str) -> [u8; 64] {
-    let challenge = hex::decode(challenge).unwrap_or_else(|_| env::panic_str("The challenge is not hex"));
+    let challenge = decode_hex(challenge).unwrap_or_else(|| env::panic_str("The challenge is not hex"));
     let mut preimage = b"outlayer/reverification/v1\0".to_vec();
     for field in [env::current_account_id().as_bytes(), raw_key(public_key), &challenge] {
         preimage.extend((field.len() as u32).to_be_bytes());
@@ -290,9 +355,9 @@ pub fn reverification_report_data(public_key: &PublicKey, challenge: &str) -> [u
     quote_verify::sha512(&preimage)
 }
 
-/// What the next quote for this key must commit to: 64 hex digits that were not known before this block.
-pub fn new_challenge(public_key: &PublicKey) -> String {
-    hex::encode(env::sha256_array([&env::random_seed_array()[..], public_key.as_bytes()].concat()))
+/// What the next quote for this key must commit to: 32 bytes that were not known before this block.
+pub fn new_challenge(public_key: &PublicKey) -> [u8; 32] {
+    env::sha256_array([&env::random_seed_array()[..], public_key.as_bytes()].concat())
 }
 
 /// Without near-sdk's first byte, the curve.

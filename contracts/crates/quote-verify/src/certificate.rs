@@ -14,6 +14,13 @@ use crate::der::{
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const EXPLICIT_VERSION: u8 = 0xa0;
+const EXPLICIT_EXTENSIONS: u8 = 0xa3;
+const BOOLEAN: u8 = 0x01;
+const OCTET_STRING: u8 = 0x04;
+/// 1.2.840.113741.1.13.1, and of its values .4 and .3
+const SGX_EXTENSION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01];
+const FMSPC: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01, 0x04];
+const PCE_ID: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf8, 0x4d, 0x01, 0x0d, 0x01, 0x03];
 /// id-at-commonName, 2.5.4.3
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// ecdsa-with-SHA256, 1.2.840.10045.4.3.2
@@ -168,6 +175,108 @@ pub fn read_pem_chain(text: &str) -> Option<Vec<Vec<u8>>> {
     let blocks = pem::parse_many(text.as_bytes()).ok()?;
     blocks.iter().all(|block| block.tag() == "CERTIFICATE").then_some(())?;
     Some(blocks.into_iter().map(pem::Pem::into_contents).collect())
+}
+
+/// The first certificate of a PEM text that begins with it, in the form that Intel's tools write: lines of base64,
+/// none of them empty. (Whatever is read here dcap-qvl reads as the same certificate; it verifies the chain.)
+pub fn read_first_certificate(text: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = text.strip_prefix(b"-----BEGIN CERTIFICATE-----")?;
+    let mut der = Vec::with_capacity(rest.len() / 2);
+    let (mut bits, mut count) = (0u32, 0u32);
+    loop {
+        rest = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"))?;
+        if rest.starts_with(b"-----END CERTIFICATE-----") {
+            return Some(der);
+        }
+        let length =
+            rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).filter(|length| *length > 0)?;
+        let (line, after) = rest.split_at(length);
+        rest = after;
+        for &byte in line {
+            let value = match byte {
+                b'A'..=b'Z' => byte - b'A',
+                b'a'..=b'z' => byte - b'a' + 26,
+                b'0'..=b'9' => byte - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                b'=' => continue,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+            count += 6;
+            if count >= 8 {
+                count -= 8;
+                der.push((bits >> count) as u8);
+            }
+        }
+    }
+}
+
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
+const END: &[u8] = b"-----END CERTIFICATE-----\n";
+const HEADER: &[u8] = b"Of: PCK\n\n";
+
+/// A chain of three, the root last, without the root and with a header in each certificate.
+pub fn short_chain(text: &[u8]) -> Option<Vec<u8>> {
+    let mut short = Vec::with_capacity(text.len());
+    let mut rest = text;
+    for _ in 0..2 {
+        let body = rest.strip_prefix(BEGIN)?;
+        let length = body.iter().position(|&byte| byte == b'-')?;
+        let (data, after) = body.split_at(length);
+        rest = after.strip_prefix(END)?;
+        if data.windows(2).any(|pair| pair == b"\n\n") {
+            return None;
+        }
+        for part in [BEGIN, HEADER, data, END] {
+            short.extend_from_slice(part);
+        }
+    }
+    rest.starts_with(BEGIN).then_some(short)
+}
+
+/// A certificate as PEM in the same form.
+pub fn write_certificate(der: &[u8]) -> String {
+    let mut certificate = pem::Pem::new("CERTIFICATE", der);
+    // a header without a colon or twice the same is an error, which these are not
+    let _ = certificate.headers_mut().add("Of", "signer");
+    pem::encode_config(&certificate, pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
+}
+
+/// FMSPC and PCE-ID of a PCK certificate, from Intel's SGX extension.
+pub fn pck_platform(der: &[u8]) -> Result<([u8; 6], [u8; 2]), DerError> {
+    let mut reader = Reader::new(single(der, SEQUENCE)?.content);
+    let mut tbs = Reader::new(reader.expect(SEQUENCE)?.content);
+    let extensions = loop {
+        let element = tbs.any()?;
+        if element.tag == EXPLICIT_EXTENSIONS {
+            break single(element.content, SEQUENCE)?;
+        }
+    };
+    let values = single(extension(extensions.content, SGX_EXTENSION)?.content, SEQUENCE)?;
+    let wrong = |_| DerError("an FMSPC or PCE-ID of another length");
+    Ok((
+        extension(values.content, FMSPC)?.content.try_into().map_err(wrong)?,
+        extension(values.content, PCE_ID)?.content.try_into().map_err(wrong)?,
+    ))
+}
+
+/// The OCTET STRING that ends the first of these sequences that begins with the identifier.
+fn extension<'a>(sequences: &'a [u8], identifier: &[u8]) -> Result<Element<'a>, DerError> {
+    let mut reader = Reader::new(sequences);
+    while reader.peek_tag().is_some() {
+        let mut entry = Reader::new(reader.expect(SEQUENCE)?.content);
+        if entry.expect(OBJECT_IDENTIFIER)?.content != identifier {
+            continue;
+        }
+        if entry.peek_tag() == Some(BOOLEAN) {
+            entry.any()?;
+        }
+        let value = entry.expect(OCTET_STRING)?;
+        entry.end()?;
+        return Ok(value);
+    }
+    Err(DerError("not a PCK certificate: a value of the SGX extension is missing"))
 }
 
 #[cfg(test)]

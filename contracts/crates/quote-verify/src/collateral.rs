@@ -8,7 +8,7 @@ use borsh::{BorshDeserialize, BorshSerialize};
 use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::{Deserialize, Serialize};
 
-use crate::certificate::{read_pem_chain, Certificate, Crl};
+use crate::certificate::{read_pem_chain, write_certificate, Certificate, Crl};
 use crate::{crypto, Reason, Rejection, SignatureDigest};
 
 const TCB_SIGNING_COMMON_NAME: &[u8] = b"Intel SGX TCB Signing";
@@ -55,7 +55,7 @@ struct Wire {
 }
 
 /// What collateral says about itself. Times are unix seconds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(BorshSerialize, BorshDeserialize, Clone, Debug, PartialEq, Eq)]
 pub struct CollateralFacts {
     pub fmspc: Fmspc,
     pub pce_id: [u8; 2],
@@ -125,15 +125,17 @@ impl Collateral {
         serde_json::to_string(&wire).unwrap_or_default()
     }
 
-    pub(crate) fn into_library(self) -> QuoteCollateralV3 {
+    /// For the library, which gets the signers without the root: that one is given to it as the root to trust.
+    pub(crate) fn into_library(self, signers: [String; 2]) -> QuoteCollateralV3 {
+        let [tcb_info_signer, qe_identity_signer] = signers;
         QuoteCollateralV3 {
             pck_crl_issuer_chain: self.pck_crl_issuer_chain,
             root_ca_crl: self.root_ca_crl,
             pck_crl: self.pck_crl,
-            tcb_info_issuer_chain: self.tcb_info_issuer_chain,
+            tcb_info_issuer_chain: tcb_info_signer,
             tcb_info: self.tcb_info,
             tcb_info_signature: self.tcb_info_signature,
-            qe_identity_issuer_chain: self.qe_identity_issuer_chain,
+            qe_identity_issuer_chain: qe_identity_signer,
             qe_identity: self.qe_identity,
             qe_identity_signature: self.qe_identity_signature,
             pck_certificate_chain: None,
@@ -145,7 +147,7 @@ impl Collateral {
         Ok(self.read()?.0)
     }
 
-    /// The facts, and each part's name, dates of issue and expiry, and whether it still holds at its expiry.
+    /// The facts, and when each part is issued and expires.
     fn read(&self) -> Result<(CollateralFacts, [Window; 4]), Rejection> {
         // in full, so an unknown TCB status is a fault of the collateral and not of a platform
         let tcb_info: TcbInfo =
@@ -156,53 +158,45 @@ impl Collateral {
         require(qe_identity.id == "TD_QE", "qe_identity", "not the identity of the TD quoting enclave")?;
         require(tcb_info.tcb_type == 0, "tcb_info_type", "tcbType is not 0")?;
         let windows = [
-            Window::of_json("tcb_info_time", &tcb_info.issue_date, &tcb_info.next_update)?,
-            Window::of_json("qe_identity_time", &qe_identity.issue_date, &qe_identity.next_update)?,
-            Window::of_crl(&self.root_ca_crl)?,
-            Window::of_crl(&self.pck_crl)?,
+            json_window("tcb_info_time", &tcb_info.issue_date, &tcb_info.next_update)?,
+            json_window("qe_identity_time", &qe_identity.issue_date, &qe_identity.next_update)?,
+            crl_window(&self.root_ca_crl)?,
+            crl_window(&self.pck_crl)?,
         ];
-        let [first, second, ..] = &windows;
         let facts = CollateralFacts {
             fmspc: from_hex("tcb_info_fmspc", &tcb_info.fmspc)?,
             pce_id: from_hex("tcb_info_pceid", &tcb_info.pce_id)?,
             tcb_evaluation_data_number: tcb_info.tcb_evaluation_data_number,
             qe_evaluation_data_number: qe_identity.tcb_evaluation_data_number,
-            issue_date: first.from.min(second.from),
-            next_update: windows.iter().map(|window| window.until).min().unwrap_or_default(),
-            issued: [0, 1, 2, 3].map(|index: usize| windows[index].from),
+            issue_date: windows[0].0.min(windows[1].0),
+            next_update: windows.iter().map(|window| window.1).min().unwrap_or_default(),
+            issued: windows.map(|window| window.0),
         };
         Ok((facts, windows))
     }
 
-    /// All that costs no signature: who signed, for what, and whether it is current.
-    pub fn check(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
-        for chain in [&self.tcb_info_issuer_chain, &self.qe_identity_issuer_chain] {
-            check_signing_chain(chain, root_ca_der)?;
-        }
+    /// All that neither costs a signature nor depends on the time: what it says, who may sign it. No signature in it is
+    /// known to verify.
+    pub fn prepare(&self, root_ca_der: &[u8]) -> Result<Prepared, Rejection> {
+        let signers = [
+            check_signing_chain(&self.tcb_info_issuer_chain, root_ca_der)?,
+            check_signing_chain(&self.qe_identity_issuer_chain, root_ca_der)?,
+        ];
         let (facts, windows) = self.read()?;
-        for window in windows {
-            require(window.from <= now, window.check, "dated in the future")?;
-            let holds = if window.last_included { now <= window.until } else { now < window.until };
-            not_expired(holds, window.check)?;
-        }
-        Ok(facts)
+        Ok(Prepared { facts, windows, signers, known: Vec::new() })
     }
 
-    /// `check`, and every signature from these bytes up to the root. Gives the signatures too, for
-    /// `ParsedQuote::verify`.
+    /// `prepare`, its dates, and every signature from these bytes up to the root.
     ///
     /// Whether a signer has been revoked or its chain is otherwise unfit is dcap-qvl's to say, with each quote.
-    pub fn verify(
-        &self,
-        root_ca_der: &[u8],
-        now: u64,
-    ) -> Result<(CollateralFacts, Vec<SignatureDigest>), Rejection> {
-        let (facts, known) = crypto::remembering(Vec::new(), || self.verify_all(root_ca_der, now));
-        Ok((facts?, known))
+    pub fn verify(&self, root_ca_der: &[u8], now: u64) -> Result<Prepared, Rejection> {
+        let (prepared, known) = crypto::remembering(Vec::new(), || self.verify_all(root_ca_der, now));
+        Ok(Prepared { known, ..prepared? })
     }
 
-    fn verify_all(&self, root_ca_der: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
-        let facts = self.check(root_ca_der, now)?;
+    fn verify_all(&self, root_ca_der: &[u8], now: u64) -> Result<Prepared, Rejection> {
+        let prepared = self.prepare(root_ca_der)?;
+        prepared.check_time(now)?;
         let root = certificate(root_ca_der)?;
         for (check, chain, text, signature) in [
             ("tcb_info_signature", &self.tcb_info_issuer_chain, &self.tcb_info, &self.tcb_info_signature),
@@ -232,33 +226,62 @@ impl Collateral {
             let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
             require(crl.is_issued_by(issuer), "crl_signature", "the signature of a CRL does not verify")?;
         }
-        Ok(facts)
+        Ok(prepared)
     }
 }
 
-/// When a part of collateral holds. That of a CRL ends just before `until`, that of JSON with it.
-struct Window {
-    check: &'static str,
-    from: u64,
-    until: u64,
-    last_included: bool,
+/// What holds for collateral whatever the quote and the time, so that it is found out once.
+#[derive(BorshSerialize, BorshDeserialize, Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    pub facts: CollateralFacts,
+    /// When each part is issued and expires, in the order of `CollateralFacts::issued`.
+    windows: [Window; 4],
+    /// The certificates that signed TCB info and QE identity, as PEM.
+    pub(crate) signers: [String; 2],
+    /// The signatures that verified when the collateral was stored.
+    pub(crate) known: Vec<SignatureDigest>,
 }
 
-impl Window {
-    fn of_json(check: &'static str, from: &str, until: &str) -> Result<Self, Rejection> {
-        let (from, until) = (unix_seconds(check, from)?, unix_seconds(check, until)?);
-        Ok(Window { check, from, until, last_included: true })
+/// From, and until: that of a CRL ends just before `until`, that of JSON with it.
+type Window = (u64, u64);
+
+/// The checks that say it, and whether the last second counts.
+const WINDOWS: [(&str, bool); 4] =
+    [("tcb_info_time", true), ("qe_identity_time", true), ("crl_time", false), ("crl_time", false)];
+
+impl Prepared {
+    /// The signatures that are known to verify.
+    pub fn known(&self) -> &[SignatureDigest] {
+        &self.known
     }
 
-    fn of_crl(der: &[u8]) -> Result<Self, Rejection> {
-        let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
-        let until = crl.next_update.ok_or_else(|| invalid("crl_time", "a CRL without nextUpdate"))?;
-        Ok(Window { check: "crl_time", from: crl.this_update, until, last_included: false })
+    /// With these signatures known to verify.
+    pub fn knowing(self, known: Vec<SignatureDigest>) -> Self {
+        Prepared { known, ..self }
+    }
+
+    /// Whether every part is current.
+    pub fn check_time(&self, now: u64) -> Result<(), Rejection> {
+        for ((from, until), (check, last_included)) in self.windows.iter().zip(WINDOWS) {
+            require(*from <= now, check, "dated in the future")?;
+            not_expired(if last_included { now <= *until } else { now < *until }, check)?;
+        }
+        Ok(())
     }
 }
 
-/// The chain is Intel's TCB signing certificate and the root, nothing else.
-fn check_signing_chain(chain: &str, root_ca_der: &[u8]) -> Result<(), Rejection> {
+fn json_window(check: &'static str, from: &str, until: &str) -> Result<Window, Rejection> {
+    Ok((unix_seconds(check, from)?, unix_seconds(check, until)?))
+}
+
+fn crl_window(der: &[u8]) -> Result<Window, Rejection> {
+    let crl = Crl::parse(der).map_err(|error| invalid("crl", error.0))?;
+    let until = crl.next_update.ok_or_else(|| invalid("crl_time", "a CRL without nextUpdate"))?;
+    Ok((crl.this_update, until))
+}
+
+/// The chain is Intel's TCB signing certificate and the root, nothing else. Gives the former, as PEM.
+fn check_signing_chain(chain: &str, root_ca_der: &[u8]) -> Result<String, Rejection> {
     const CHECK: &str = "tcb_signing_certificate";
     let ders = read_chain(chain)?;
     require(ders.len() == 2, CHECK, "the chain is not signer and root")?;
@@ -269,7 +292,12 @@ fn check_signing_chain(chain: &str, root_ca_der: &[u8]) -> Result<(), Rejection>
         CHECK,
         "the signer is not Intel's TCB signing certificate",
     )?;
-    require(signer.issuer == certificate(root_ca_der)?.subject, CHECK, "the signer's issuer is not the root")
+    require(
+        signer.issuer == certificate(root_ca_der)?.subject,
+        CHECK,
+        "the signer's issuer is not the root",
+    )?;
+    Ok(write_certificate(&ders[0]))
 }
 
 /// At least one certificate.

@@ -9,15 +9,20 @@ mod certificate;
 mod collateral;
 mod crypto;
 mod der;
+mod hex_text;
 
+use std::borrow::Cow;
 use std::fmt;
 
-use dcap_qvl::intel::{extract_cert_chain, parse_pck_extension_with};
-use dcap_qvl::quote::{AuthData, AuthDataV4, Quote, TDReport10};
+use dcap_qvl::quote::{AuthData, AuthDataV4, Quote, Report, TDReport10};
 use dcap_qvl::verify::QuoteVerifier;
+use dcap_qvl::{QuoteCollateralV3, QuotePolicy};
 
-pub use collateral::{Collateral, CollateralFacts, Fmspc};
+use certificate::{pck_platform, read_first_certificate, short_chain};
+
+pub use collateral::{Collateral, CollateralFacts, Fmspc, Prepared};
 pub use crypto::{sha256, sha512, ContractConfig, SignatureDigest};
+pub use hex_text::{decode_hex, encode_hex};
 
 /// Intel SGX Root CA, SHA-256 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
 pub const INTEL_ROOT_CA_DER: &[u8] = include_bytes!("intel_root_ca.der");
@@ -29,6 +34,7 @@ const MAX_QUOTE_SIZE: usize = 16 * 1024;
 const HEADER_SIZE: usize = 48;
 const BODY_DESCRIPTOR_SIZE: usize = 6;
 const QE_REPORT_CERTIFICATION: u16 = 6;
+const PCK_CHAIN_CERTIFICATION: u16 = 5;
 const QE_AUTH_DATA_SIZE: usize = 32;
 
 /// Why a quote was not accepted; the codes are part of the ABI.
@@ -85,7 +91,7 @@ pub struct ParsedQuote<'a> {
     canonical: &'a [u8],
     quote: Quote,
     fmspc: Fmspc,
-    pce_id: Vec<u8>,
+    pce_id: [u8; 2],
 }
 
 /// What a genuine quote says.
@@ -131,12 +137,15 @@ impl<'a> ParsedQuote<'a> {
             let detail = "bytes other than zero follow the quote";
             return Err(Rejection::new(Reason::QuoteMalformed, "quote_canonical", detail));
         }
-        let pck = |error| Rejection::new(Reason::QuoteInvalid, "pck_chain", error);
-        let chain = extract_cert_chain(&quote).map_err(|error| pck(format!("{error:#}")))?;
-        let leaf = chain.first().ok_or_else(|| pck("no PCK certificate".to_string()))?;
-        let extension =
-            parse_pck_extension_with::<ContractConfig>(leaf).map_err(|error| pck(format!("{error:#}")))?;
-        Ok(ParsedQuote { canonical, fmspc: extension.fmspc, pce_id: extension.pce_id, quote })
+        let pck = |detail: &str| Rejection::new(Reason::QuoteInvalid, "pck_chain", detail);
+        let chain = &auth.qe_report_data.certification_data;
+        if chain.cert_type != PCK_CHAIN_CERTIFICATION {
+            return Err(pck("the quote does not hold the chain of its PCK certificate"));
+        }
+        let leaf = read_first_certificate(&chain.body.data)
+            .ok_or_else(|| pck("not a chain of certificates in PEM"))?;
+        let (fmspc, pce_id) = pck_platform(&leaf).map_err(|error| pck(error.0))?;
+        Ok(ParsedQuote { canonical, fmspc, pce_id, quote })
     }
 
     /// The platform that the quote's own PCK certificate names: which collateral to use.
@@ -146,24 +155,21 @@ impl<'a> ParsedQuote<'a> {
 
     /// Verify under a root (DER), as of `now` (unix seconds).
     ///
-    /// `known` are the signatures that verified when the collateral was stored (`Collateral::verify`), or none: then
-    /// all of them are computed. Gives every TCB status but Revoked: `Policy::judge` decides on it.
+    /// `prepared` comes from the same collateral, by `Collateral::verify` (then its signatures are not computed again)
+    /// or `Collateral::prepare`. Gives every TCB status but Revoked: `Policy::judge` decides on it.
     pub fn verify(
         self,
         collateral: Collateral,
-        known: Vec<SignatureDigest>,
+        prepared: Prepared,
         root_ca_der: &[u8],
         now: u64,
     ) -> Result<Verified, Rejection> {
-        crypto::remembering(known, || self.verify_all(collateral, root_ca_der, now)).0
-    }
-
-    fn verify_all(self, collateral: Collateral, root_ca_der: &[u8], now: u64) -> Result<Verified, Rejection> {
-        let facts = self.precheck(&collateral, root_ca_der, now)?;
-        let verifier = QuoteVerifier::<ContractConfig>::new_with_config(root_ca_der.to_vec());
-        let report = verifier
-            .verify(self.canonical, &collateral.into_library(), now)
-            .map_err(|error| library_rejection(&format!("{error:#}")))?;
+        self.precheck(&prepared, now)?;
+        let Prepared { facts, signers, known, .. } = prepared;
+        let collateral = collateral.into_library(signers);
+        let quote = self.for_library();
+        let verify = || self.verify_by_library(&quote, &collateral, root_ca_der, now);
+        let report = crypto::remembering(known, verify).0?;
         let td = report
             .report
             .as_td10()
@@ -176,14 +182,64 @@ impl<'a> ParsedQuote<'a> {
             td_attributes: td_attributes(td),
             fmspc: self.fmspc,
             report_sha256: sha256(signed),
-            tcb_status: report.status,
+            tcb_status: report.tcb_status,
             advisory_ids: report.advisory_ids,
             collateral: facts,
         })
     }
 
+    /// The quote with the same certificates in the form that is read with the least instructions: without the root,
+    /// which is the trust anchor by itself, and with a header, after which the reader of PEM looks for none. Nothing of
+    /// this is signed; if the form is another than Intel's tools write, the quote stays as it is.
+    fn for_library(&self) -> Cow<'a, [u8]> {
+        let AuthData::V4(auth) = &self.quote.auth_data else { return Cow::Borrowed(self.canonical) };
+        let chain = &auth.qe_report_data.certification_data.body.data;
+        let signed = signed_size(&self.quote).unwrap_or_default();
+        let short = short_chain(chain).and_then(|short| {
+            let start = self.canonical.len().checked_sub(chain.len())?;
+            let mut quote = [self.canonical.get(..start)?, &short].concat();
+            // the sizes of the authentication data and of the certification data around the chain and in it
+            for at in [signed, signed + 4 + 64 + 64 + 2, start.checked_sub(4)?] {
+                let size = u32::from_le_bytes(quote.get(at..at + 4)?.try_into().ok()?);
+                let size = size.checked_sub(chain.len() as u32)?.checked_add(short.len() as u32)?;
+                quote.get_mut(at..at + 4)?.copy_from_slice(&size.to_le_bytes());
+            }
+            Some(quote)
+        });
+        short.map_or(Cow::Borrowed(self.canonical), Cow::Owned)
+    }
+
+    fn verify_by_library(
+        &self,
+        quote: &[u8],
+        collateral: &QuoteCollateralV3,
+        root_ca_der: &[u8],
+        now: u64,
+    ) -> Result<LibraryReport, Rejection> {
+        let verifier = QuoteVerifier::<ContractConfig>::new_with_config(root_ca_der.to_vec());
+        let rejection = |error| library_rejection(&format!("{error:#}"));
+        if self.quote.report.as_td15().is_none() {
+            let verified = verifier.verify(quote, collateral, now).map_err(rejection)?;
+            return Ok(LibraryReport {
+                report: verified.report,
+                tcb_status: verified.status,
+                advisory_ids: verified.advisory_ids,
+            });
+        }
+        // the level of what a TD 1.5 runs on now is in the claims only
+        let claims = verifier
+            .verify_with_policy(quote, collateral.clone(), now, &QuotePolicy::claims_only(now))
+            .map_err(rejection)?;
+        let current = claims.platform.current_tcb_level.map(|level| level.advisory_ids);
+        Ok(LibraryReport {
+            report: claims.report,
+            tcb_status: claims.tcb.status.to_string(),
+            advisory_ids: union(claims.tcb.advisory_ids, current.unwrap_or_default()),
+        })
+    }
+
     /// What we check ourselves, whatever a version of the library checks.
-    fn precheck(&self, collateral: &Collateral, root: &[u8], now: u64) -> Result<CollateralFacts, Rejection> {
+    fn precheck(&self, prepared: &Prepared, now: u64) -> Result<(), Rejection> {
         let AuthData::V4(auth) = &self.quote.auth_data else {
             return Err(Rejection::new(Reason::QuoteMalformed, "quote_layout", "not version 4 or 5"));
         };
@@ -194,15 +250,34 @@ impl<'a> ParsedQuote<'a> {
         if auth.qe_report_data.qe_auth_data.data.len() != QE_AUTH_DATA_SIZE {
             return refuse("qe_auth_data", "the QE authentication data are not 32 bytes");
         }
-        let facts = collateral.check(root, now)?;
-        if facts.fmspc != self.fmspc {
+        prepared.check_time(now)?;
+        if prepared.facts.fmspc != self.fmspc {
             return refuse("tcb_info_fmspc", "the TCB info is for another FMSPC");
         }
-        if facts.pce_id[..] != self.pce_id[..] {
+        if prepared.facts.pce_id != self.pce_id {
             return refuse("tcb_info_pceid", "the TCB info is for another PCE");
         }
-        Ok(facts)
+        Ok(())
     }
+}
+
+/// What is taken from dcap-qvl's verdict.
+struct LibraryReport {
+    report: Report,
+    tcb_status: String,
+    /// Of the platform's level and the TDX module's (which the library has merged), of the quoting enclave's, and for a
+    /// TD 1.5 of both for the module that is loaded now.
+    advisory_ids: Vec<String>,
+}
+
+/// All of both, each once.
+fn union(mut all: Vec<String>, more: Vec<String>) -> Vec<String> {
+    for id in more {
+        if !all.contains(&id) {
+            all.push(id);
+        }
+    }
+    all
 }
 
 /// What a genuine quote must also be.

@@ -22,14 +22,16 @@ from outlayer_cli.modules import run_module
 from outlayer_near.calls import caller as on_caller
 from outlayer_near.calls import main as on_main
 from outlayer_near.calls import register as on_register
+from outlayer_near.calls.build import call
 from outlayer_near.credentials import Credentials, load_credentials, save_credentials
-from outlayer_near.errors import NearError
+from outlayer_near.errors import NearError, NoSuchMethodError
 from outlayer_near.models import MeasurementSet
 from outlayer_near.primitives import (
     AccessKey,
     Action,
     AddKey,
     CreateAccount,
+    DeleteKey,
     DeployContract,
     FullAccess,
     FunctionCall,
@@ -46,6 +48,9 @@ Say = Callable[[str], None]
 NEAR = 10**24
 COLLATERAL_RENEWAL_SECONDS = 15 * 24 * 3600
 GENESIS_ACCOUNT = "test"
+INIT_METHODS = ("register_worker_key", "reverify_worker_key")
+INIT_ALLOWANCE = 20 * NEAR
+STORAGE_BALANCE = 2 * NEAR
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ ACCOUNTS = (
     _Account(layout.MAIN_CONTRACT, GENESIS_ACCOUNT, 2_000 * NEAR),
     _Account(layout.OPERATOR, layout.MAIN_CONTRACT, 500 * NEAR),
     _Account(layout.INIT_ACCOUNT, layout.MAIN_CONTRACT, 200 * NEAR),
+    _Account(layout.KEEPER, layout.MAIN_CONTRACT, 10 * NEAR),
     _Account(layout.DEVELOPER, GENESIS_ACCOUNT, 500 * NEAR),
     _Account(layout.CALLER, GENESIS_ACCOUNT, 200 * NEAR),
 )
@@ -66,9 +72,16 @@ ACCOUNTS = (
 
 @dataclass(frozen=True)
 class _Contract:
+    """``migrate`` brings an older state to the form of the code; None for a contract whose state has one form.
+
+    ``carry_over`` brings along what one transaction cannot, and answers how much is left.
+    """
+
     account_id: str
     artifact: str
     init: FunctionCall
+    migrate: FunctionCall | None = None
+    carry_over: FunctionCall | None = None
 
 
 class _Chain:
@@ -112,6 +125,7 @@ async def prepare_chain(place: Layout, stack: Stack, say: Say) -> None:
                 await _ensure_contract(chain, contract, say)
             await _ensure_collateral(chain, place, say)
             await _ensure_measurements(chain, place, say)
+            await _ensure_storage_balance(chain, say)
             for worker in layout.worker_names(stack.workers):
                 await _ensure_init_key(chain, place, worker)
             await _write_policy(chain, place)
@@ -146,8 +160,8 @@ def _contracts(place: Layout) -> tuple[_Contract, ...]:
     )
     main = on_main.new(layout.MAIN_CONTRACT, layout.OPERATOR)
     return (
-        _Contract(layout.MAIN_CONTRACT, "outlayer.wasm", main),
-        _Contract(layout.OPERATOR, "register.wasm", register),
+        _Contract(layout.MAIN_CONTRACT, "outlayer.wasm", main, on_main.migrate(), on_main.migrate_requests()),
+        _Contract(layout.OPERATOR, "register.wasm", register, on_register.migrate(), on_register.migrate()),
         _Contract(layout.CALLER, "caller.wasm", on_caller.new(layout.MAIN_CONTRACT)),
     )
 
@@ -163,11 +177,28 @@ async def _ensure_contract(chain: _Chain, contract: _Contract, say: Say) -> None
     present = await chain.rpc.code_hash(contract.account_id)
     if present == wanted:
         return
-    actions: list[Action] = [DeployContract(code)]
-    if present is None:
-        actions.append(contract.init)
+    # in one transaction: code that cannot take over the state is not left there
+    follow_up = contract.init if present is None else contract.migrate
+    actions: list[Action] = [DeployContract(code), *([] if follow_up is None else [follow_up])]
     await chain.act(contract.account_id, contract.account_id, *actions)
+    if present is not None and contract.carry_over is not None:
+        await _carry_over(chain, contract.account_id, contract.carry_over)
     say(f"{contract.artifact} {'deployed' if present is None else 'updated'} at {contract.account_id}")
+
+
+async def _carry_over(chain: _Chain, account_id: str, action: FunctionCall) -> None:
+    """Repeat until nothing is left. What cannot be carried over stays where it is, and the contract works with it."""
+    left: int | None = None
+    while left != 0:
+        found = _left((await chain.act(account_id, account_id, action)).json())
+        if left is not None and found >= left:
+            return
+        left = found
+
+
+def _left(answer: Any) -> int:
+    """How much a contract says is left: one number, or one for each kind; nothing said is nothing left."""
+    return sum(answer.values()) if isinstance(answer, dict) else int(answer or 0)
 
 
 async def _ensure_collateral(chain: _Chain, place: Layout, say: Say) -> None:
@@ -205,16 +236,47 @@ async def _worker_sets(chain: _Chain) -> list[MeasurementSet]:
     return [entry for entry in await chain.register.get_measurement_sets() if entry.role == "worker"]
 
 
+async def _ensure_storage_balance(chain: _Chain, say: Say) -> None:
+    """Pay for the storage of workers' keys in advance: the workers' own key of that account cannot attach a deposit."""
+    account = {"account_id": layout.INIT_ACCOUNT}
+    try:
+        balance = await chain.rpc.view(layout.OPERATOR, "storage_balance_of", account)
+    except NoSuchMethodError:
+        return
+    if balance is not None and int(balance["available"]) >= STORAGE_BALANCE // 4:
+        return
+    deposit = call("storage_deposit", account, deposit=STORAGE_BALANCE)
+    await chain.act(layout.INIT_ACCOUNT, layout.OPERATOR, deposit)
+    say(f"{STORAGE_BALANCE // NEAR} NEAR paid in advance for the storage of workers' keys")
+
+
 async def _ensure_init_key(chain: _Chain, place: Layout, worker: str) -> None:
-    """A key of the registering account that can do one thing: ask the register contract for a worker's key."""
+    """A key of the registering account that can do one thing: have a worker's key registered, and verified again.
+
+    One with another scope, as older versions made it, or with little allowance left is made anew.
+    """
     path = place.credential(f"{worker}.init.json")
     if not path.exists():
         save_credentials(path, Credentials(layout.INIT_ACCOUNT, KeyPair.generate()))
     public_key = load_credentials(path).key_pair.public_key
-    if await chain.rpc.has_access_key(layout.INIT_ACCOUNT, str(public_key)):
+    present = await chain.rpc.view_access_key(layout.INIT_ACCOUNT, str(public_key))
+    if present is not None and _may_register(present):
         return
-    permission = FunctionCallPermission(layout.OPERATOR, ("register_worker_key",), 20 * NEAR)
-    await chain.act(layout.INIT_ACCOUNT, layout.INIT_ACCOUNT, AddKey(public_key, AccessKey(0, permission)))
+    permission = FunctionCallPermission(layout.OPERATOR, INIT_METHODS, INIT_ALLOWANCE)
+    old: list[Action] = [] if present is None else [DeleteKey(public_key)]
+    key = AddKey(public_key, AccessKey(0, permission))
+    await chain.act(layout.INIT_ACCOUNT, layout.INIT_ACCOUNT, *old, key)
+
+
+def _may_register(access_key: dict[str, Any]) -> bool:
+    permission = access_key.get("permission")
+    scope = permission.get("FunctionCall") if isinstance(permission, dict) else None
+    return (
+        isinstance(scope, dict)
+        and scope.get("receiver_id") == layout.OPERATOR
+        and set(scope.get("method_names", ())) == set(INIT_METHODS)
+        and int(scope.get("allowance") or 0) >= INIT_ALLOWANCE // 4
+    )
 
 
 async def _write_policy(chain: _Chain, place: Layout) -> None:

@@ -13,13 +13,14 @@ from outlayer_cli.session import Session
 from outlayer_near.calls import main as calls
 from outlayer_near.calls.caller import ask
 from outlayer_near.credentials import load_credentials
-from outlayer_near.events import STANDARD, parse_event
+from outlayer_near.errors import NoSuchMethodError
+from outlayer_near.events import RequestEvent, Settlement, requests_of_transaction, settlement_of
 from outlayer_near.models import (
-    MAIN_EVENTS,
+    STORAGE_BYTE_PRICE,
     ExecutionSource,
     Project,
+    SizeLimits,
     project_source,
-    read_event,
     wasm_url_source,
 )
 from outlayer_near.nep413 import sign_message
@@ -30,6 +31,8 @@ from outlayer_near.views import OutlayerViews
 
 # the contract's storage prices: outlayer.md §1.5; what is attached above the cost comes back
 STORAGE_DEPOSIT = 10**23
+# what a waiting request occupies beside its input is about 400 bytes; names and sources of the longest kind fit too
+_RECORD_BYTES = 4_000
 MAX_WASM_BYTES = 64 * 1024 * 1024
 _WASM_MAGIC = b"\0asm"
 
@@ -133,17 +136,34 @@ async def show_project(session: Session, project_id: str) -> dict[str, Any]:
     return {**project.model_dump(), "versions": rows}
 
 
+def deposit_for(compute: int, base_fee: int, limits: SizeLimits | None, input_bytes: int) -> int:
+    """YoctoNEAR to attach to a request, so that it is taken and pays for whatever answer comes.
+
+    It covers the run at its limits, the input, the largest answer, and the state that the request occupies while
+    it waits: what is not used of it comes back. ``limits`` None: a contract that prices the run alone, and an
+    input by its bytes.
+    """
+    occupied = (input_bytes + _RECORD_BYTES) * STORAGE_BYTE_PRICE
+    if limits is None:
+        return compute + occupied
+    sizes = input_bytes * limits.input_byte_price + limits.output_price(limits.max_output_bytes)
+    return max(max(compute, base_fee) + sizes, occupied)
+
+
 async def request_execution(
     session: Session, project: str, text: str, account: str, via: str | None, limits: dict[str, int]
 ) -> dict[str, Any]:
-    """Request an execution, directly or through a caller contract, and wait for its value."""
+    """Request an execution, directly or through a caller contract, and wait for its value.
+
+    Amounts of the reply are yoctoNEAR as decimal text; ``payer`` is who gets back what was not charged.
+    """
     stack = session.stack
     credentials = load_credentials(session.account_file(account))
     async with NearRpc(stack.rpc_url) as rpc:
         views = OutlayerViews(rpc, stack.contract_id)
         if await views.get_project(project) is None:
             raise CliError(f"there is no project {project}", hint="see: outlayer project list ACCOUNT")
-        deposit = await views.estimate_execution_cost(limits)
+        deposit = await _deposit(views, limits, len(text.encode()))
         sender = Sender(rpc, account, credentials.key_pair)
         if via:
             action = ask(project, text, response_format="Json", resource_limits=limits, deposit=deposit)
@@ -156,48 +176,68 @@ async def request_execution(
                 deposit=deposit,
             )
         outcome = await sender.send(via or stack.contract_id, [action], timeout=240)
+        status = await rpc.transaction(outcome.tx_hash, account, receipts=True)
+    request, settled = settlement_in(status, stack.contract_id)
     value = _value_of(outcome)
+    charged, refunded = money_of(request, settled)
     return {
         "tx_hash": outcome.tx_hash,
-        "request_id": requested_id(outcome, stack.contract_id),
+        "request_id": None if request is None else request.request.request_id,
         "value": value,
-        "success": value is not None,
+        "success": has_succeeded(settled, value),
         "gas_burnt": outcome.gas_burnt,
-        "error": _failure_of(outcome, stack.contract_id),
+        "error": None if has_succeeded(settled, value) else failure_of(settled),
+        "payer": via or account,
+        "attached": str(deposit),
+        "charged": charged,
+        "refunded": refunded,
     }
 
 
-def _events(outcome: TxOutcome, contract_id: str, name: str) -> list[Any]:
-    """Events of this name that the contract logged in receipts that succeeded: a failed one's logs are none.
-
-    Raises ``ModelError`` for an event of another form.
-    """
-    found: list[Any] = []
-    for item in outcome.raw["receipts_outcome"]:
-        part = item["outcome"]
-        status = part.get("status")
-        if part.get("executor_id") != contract_id or not isinstance(status, dict) or "Failure" in status:
-            continue
-        for line in part["logs"]:
-            event = parse_event(line) if isinstance(line, str) else None
-            if event is not None and event["standard"] == STANDARD and event["event"] == name:
-                found += read_event(MAIN_EVENTS, name, event.get("data")) or ()
-    return found
+async def _deposit(views: OutlayerViews, limits: dict[str, int], input_bytes: int) -> int:
+    compute = await views.estimate_execution_cost(limits)
+    base_fee, *_ = await views.get_pricing()
+    try:
+        sizes = await views.get_size_limits()
+    except NoSuchMethodError:
+        return deposit_for(compute, base_fee, None, input_bytes)
+    if input_bytes > sizes.max_input_bytes:
+        raise UsageError(
+            f"the input is {input_bytes} bytes; the contract takes {sizes.max_input_bytes}",
+            hint="give less, or a URL that the app fetches",
+        )
+    return deposit_for(compute, base_fee, sizes, input_bytes)
 
 
-def requested_id(outcome: TxOutcome, contract_id: str) -> int | None:
-    """The request's id, from the event that the transaction logged."""
-    for requested in _events(outcome, contract_id, "execution_requested"):
-        request_id: int = requested.request_data.request_id
-        return request_id
-    return None
+def settlement_in(status: dict[str, Any], contract_id: str) -> tuple[RequestEvent | None, Settlement | None]:
+    """The first request of an ``EXPERIMENTAL_tx_status`` answer, and how that very request ended."""
+    request = next(requests_of_transaction(status, contract_id), None)
+    return request, None if request is None else settlement_of(status, contract_id, request)
 
 
-def _failure_of(outcome: TxOutcome, contract_id: str) -> str | None:
-    for completed in _events(outcome, contract_id, "execution_completed"):
-        if not completed.success:
-            return str(completed.error_message)
-    return None
+def money_of(request: RequestEvent | None, settled: Settlement | None) -> tuple[str | None, str | None]:
+    """What a request was charged, and what came back; None for what is not known."""
+    if request is None or settled is None:
+        return None, None
+    if settled.charged is None or settled.refunded is None:  # it timed out
+        return "0", str(request.request.payment)
+    return str(settled.charged), str(settled.refunded)
+
+
+def has_succeeded(settled: Settlement | None, value: Any) -> bool:
+    """By the contract's own word where there is one; by the value where it told its word elsewhere, or none."""
+    if settled is None or settled.success is None:
+        return value is not None
+    return settled.success
+
+
+def failure_of(settled: Settlement | None) -> str | None:
+    """Why an execution has no value, if that is known."""
+    if settled is None or settled.success:
+        return None
+    if settled.success is None:
+        return "nobody answered the request in time; its payment came back"
+    return settled.error or "the execution failed"
 
 
 def _value_of(outcome: TxOutcome) -> Any:

@@ -19,9 +19,10 @@ NETWORK_ID = "localnet"
 MAIN_CONTRACT = "outlayer.test"
 OPERATOR = "worker.outlayer.test"
 INIT_ACCOUNT = "init.outlayer.test"
+KEEPER = "keeper.outlayer.test"
 DEVELOPER = "alice.test"
 CALLER = "bob.test"
-DEFAULT_PORTS = {"coordinator": 8080, "localnet": 3030, "postgres": 15432, "valkey": 16379}
+DEFAULT_PORTS = {"coordinator": 8080, "localnet": 3030, "postgres": 15432, "valkey": 16379, "keeper": 8090}
 FIRST_WORKER_PORT = 8091
 # sockaddr_un holds 108 bytes with the final NUL (unix(7)); the longest socket name here has under 24
 _LONGEST_SOCKET_FOLDER = 80
@@ -162,7 +163,7 @@ class Stack:
 
 def service_names(workers: int) -> list[str]:
     """Every service of a stack, in the order in which they start."""
-    return ["postgres", "valkey", "tdx", "localnet", "coordinator", *worker_names(workers)]
+    return ["postgres", "valkey", "tdx", "localnet", "coordinator", "keeper", *worker_names(workers)]
 
 
 def worker_names(workers: int) -> list[str]:

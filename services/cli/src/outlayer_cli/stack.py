@@ -90,7 +90,7 @@ async def up(
     with _only_one(state):
         plan = _make_plan(place, ports, workers)
         await _ensure_supervisor(place, say)
-        await _stop_surplus_workers(plan)
+        await _stop_outdated(plan)
         await _start_base(plan, say)
         from outlayer_cli import bootstrap
 
@@ -213,7 +213,8 @@ def code_fingerprint() -> str:
     """A digest of the installed services' sources: a service of older code is started again by ``up``."""
     from outlayer_attestation.simulated import installed_code_digest
 
-    packages = [f"outlayer_{name}" for name in ("attestation", "near", "coordinator", "worker", "localnet")]
+    names = ("attestation", "near", "coordinator", "worker", "localnet", "keeper")
+    packages = [f"outlayer_{name}" for name in names]
     return installed_code_digest(packages).hex()
 
 
@@ -282,12 +283,19 @@ def _launch_supervisor(place: Layout, command: list[str]) -> subprocess.Popen[by
         )
 
 
-async def _stop_surplus_workers(plan: _Plan) -> None:
+async def _stop_outdated(plan: _Plan) -> None:
+    """Stop what is not part of the stack any more, and workers of other code.
+
+    Their simulated VMs are about to carry the measurements of the installed code: none of theirs may get its key
+    approved by those.
+    """
     reply = await control.request(plan.layout.supervisor_socket, {"command": "status"})
     expected = set(layout.service_names(plan.workers))
+    workers = set(layout.worker_names(plan.workers))
     for report in reply["services"]:
-        if report["name"] not in expected:
-            await _ask(plan.layout, {"command": "stop", "name": report["name"]})
+        name = report["name"]
+        if name not in expected or (name in workers and report.get("fingerprint") != plan.code):
+            await _ask(plan.layout, {"command": "stop", "name": name})
 
 
 async def _start_base(plan: _Plan, say: Say) -> None:
@@ -319,6 +327,9 @@ async def _start_services(plan: _Plan, say: Say) -> None:
     await _start(plan, _coordinator_spec(plan))
     await _wait_ready(plan, "coordinator")
     say(f"coordinator answers at {plan.url('coordinator')}")
+    await _start(plan, _keeper_spec(plan))
+    await _wait_ready(plan, "keeper")
+    say("keeper has looked at every registered key")
     names = layout.worker_names(plan.workers)
     for name in names:
         await _start(plan, _worker_spec(plan, name))
@@ -429,6 +440,21 @@ def _coordinator_spec(plan: _Plan) -> ServiceSpec:
         PAYMENT_KEY_RATE_LIMIT_PER_MINUTE=LOCAL_CALLS_PER_MINUTE,
         **_settings("LEASE_SECONDS", "TEE_SESSION_SECONDS", "SYNC_TIMEOUT_SECONDS"),
         **_settings("MAX_CONCURRENT_CALLS_PER_KEY", "MAX_ATTEMPTS", "LOG_LEVEL"),
+    )
+
+
+def _keeper_spec(plan: _Plan) -> ServiceSpec:
+    return _spec(
+        plan,
+        "keeper",
+        [sys.executable, "-m", "outlayer_keeper"],
+        NEAR_RPC_URL=plan.url("localnet"),
+        NEAR_BLOCK_FEED_URL=plan.url("localnet"),
+        OPERATOR_ACCOUNT_ID=layout.OPERATOR,
+        KEEPER_ACCOUNT_ID=layout.KEEPER,
+        KEEPER_KEY_FILE=str(plan.layout.credential(f"{layout.KEEPER}.json")),
+        HEALTH_PORT=str(plan.ports["keeper"]),
+        **_settings("ROUND_SECONDS", "MAX_DAILY_NEAR"),
     )
 
 

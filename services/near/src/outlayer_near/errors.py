@@ -37,6 +37,10 @@ class ViewError(NearError):
     """A view call ended with an error of the contract or of the virtual machine."""
 
 
+class NoSuchMethodError(ViewError):
+    """The contract has no method of that name: it is older than this program, or another contract."""
+
+
 class TransactionFailedError(NearError):
     """A transaction was executed and failed; ``outcome`` holds all receipts."""
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -23,13 +24,15 @@ import httpx
 
 from outlayer_near.errors import EventError, ModelError, RpcError, RpcUnavailableError
 from outlayer_near.models import MAIN_EVENTS, ExecutionCompleted, ExecutionRequested, RequestData, read_event
-from outlayer_near.rpc import NearRpc, bounded_content
+from outlayer_near.rpc import NearRpc, bounded_content, is_success
 
 EVENT_PREFIX = "EVENT_JSON:"
 STANDARD = "near-outlayer"
 REQUESTED = "execution_requested"
 COMPLETED = "execution_completed"
 CALLBACK = "on_execution_response"
+ANSWERS = ("resolve_execution", "submit_execution_output_and_resolve")
+"""The operator's calls that settle a request."""
 _NOT_YET_SECONDS = 0.1
 _LONGEST_WAIT_SECONDS = 5.0
 _MISSING_AFTER_SECONDS = 10.0
@@ -365,12 +368,8 @@ def _receipt_logs(receipt: Any, action: Any, outcome: Any, tx_hash: str) -> Rece
         signer_public_key=str(action["signer_public_key"]),
         gas_burnt=int(outcome["gas_burnt"]),
         logs=tuple(str(line) for line in outcome["logs"]),
-        succeeded=_succeeded(outcome["status"]),
+        succeeded=is_success(outcome["status"]),
     )
-
-
-def _succeeded(status: Any) -> bool:
-    return isinstance(status, dict) and bool({"SuccessValue", "SuccessReceiptId"} & status.keys())
 
 
 def parse_event(line: str) -> dict[str, Any] | None:
@@ -462,9 +461,10 @@ def requests_of_block(block: Block, contract_id: str) -> Iterator[RequestEvent]:
 class Settlement:
     """How a request ended: the receipt of the contract's callback, which succeeded.
 
-    ``success`` and ``record_sha256`` are what its ``execution_completed`` says. Both are None without that event:
-    the request timed out, or its event was too long to log. ``record_sha256``, the leaf of the task record in
-    lower-case hex, is also None when the operator gave none. ``value`` is what the callback returned.
+    ``success``, ``error``, ``charged``, ``refunded`` and ``record_sha256`` are what its ``execution_completed``
+    says, amounts in yoctoNEAR. All are None without that event: the request timed out, or its event was too long
+    to log. ``record_sha256``, the leaf of the task record in lower-case hex, is also None when the operator gave
+    none. ``value`` is what the callback returned.
     """
 
     receipt_id: str
@@ -472,6 +472,9 @@ class Settlement:
     record_sha256: str | None
     success: bool | None
     value: bytes
+    error: str | None = None
+    charged: int | None = None
+    refunded: int | None = None
 
 
 def requests_of_transaction(status: dict[str, Any], contract_id: str) -> Iterator[RequestEvent]:
@@ -498,7 +501,7 @@ def settlement_of(status: dict[str, Any], contract_id: str, request: RequestEven
             child
             for child in made
             if child in outcomes
-            and _succeeded(outcomes[child]["status"])
+            and is_success(outcomes[child]["status"])
             and outcomes[child]["executor_id"] == contract_id
             and _called_back(receipts.get(child), contract_id) == request.request.request_id
         }
@@ -510,6 +513,32 @@ def settlement_of(status: dict[str, Any], contract_id: str, request: RequestEven
     except (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise _unknown_status(error) from error
     return None
+
+
+def charge_of(status: dict[str, Any], contract_id: str, request_id: int) -> int | None:
+    """YoctoNEAR that a request was charged, by the line ``[[yNEAR charged: "<cost>"]]``; None without one.
+
+    ``status`` is the ``EXPERIMENTAL_tx_status`` answer of the request's transaction or of the operator's. Only a
+    receipt counts that succeeded, that the contract executed, and whose one call names this request: its
+    callback, or an operator's answer. Raises ``EventError`` for an answer of another form.
+    """
+    try:
+        receipts = {item["receipt_id"]: item for item in status["receipts"]}
+        for block in _blocks_of_transaction(status):
+            (receipt,) = block.receipts
+            if receipt.receiver_id != contract_id or not receipt.succeeded:
+                continue
+            if _settled_by(receipts.get(receipt.receipt_id), contract_id) != request_id:
+                continue
+            for line in receipt.logs:
+                if (found := _CHARGED.fullmatch(line)) is not None:
+                    return int(found[1])
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError, RecursionError) as error:
+        raise _unknown_status(error) from error
+    return None
+
+
+_CHARGED = re.compile(r'\[\[yNEAR charged: "([0-9]{1,39})"\]\]')
 
 
 def _blocks_of_transaction(status: dict[str, Any]) -> Iterator[Block]:
@@ -540,9 +569,22 @@ def _called_back(receipt: Any, contract_id: str) -> int | None:
     """The request that a receipt is the callback of: one call, by the contract itself, with the request's id."""
     if receipt is None or {receipt["predecessor_id"], receipt["receiver_id"]} != {contract_id}:
         return None
+    return _request_named(receipt, (CALLBACK,))
+
+
+def _settled_by(receipt: Any, contract_id: str) -> int | None:
+    """The request that a receipt settles: as its callback, or as the operator's answer, which only it may give."""
+    called_back = _called_back(receipt, contract_id)
+    if called_back is not None or receipt is None:
+        return called_back
+    return _request_named(receipt, ANSWERS)
+
+
+def _request_named(receipt: Any, methods: tuple[str, ...]) -> int | None:
+    """``request_id`` of the one call of a receipt, if it is of one of these methods."""
     actions = receipt["receipt"].get("Action", {}).get("actions", [])
     call = actions[0].get("FunctionCall") if len(actions) == 1 and isinstance(actions[0], dict) else None
-    if call is None or call["method_name"] != CALLBACK:
+    if call is None or call["method_name"] not in methods:
         return None
     arguments = json.loads(base64.b64decode(call["args"]))
     found = arguments["request_id"]
@@ -564,16 +606,27 @@ def _settlement(block: Block, contract_id: str, value: bytes) -> Settlement:
         record_sha256=None if completed is None else completed.record_sha256,
         success=None if completed is None else completed.success,
         value=value,
+        error=None if completed is None else completed.error_message,
+        charged=None if completed is None else completed.payment_charged,
+        refunded=None if completed is None else completed.payment_refunded,
     )
 
 
 async def find_execution_request(
-    source: BlockSource, contract_id: str, block_height: int, request_id: int, *, timeout: float = 10.0
+    source: BlockSource,
+    contract_id: str,
+    block_height: int,
+    request_id: int,
+    data_id: bytes | None = None,
+    *,
+    timeout: float = 10.0,
 ) -> RequestEvent | None:
     """The request's event in a block, read by the caller's own connection; None when the block does not hold it.
 
-    A block that is not there yet is waited for. Raises ``RpcUnavailableError`` when it does not come within
-    ``timeout`` seconds: that is no proof that the request was made up.
+    With ``data_id`` it must be that of this very yield. Other events, readable or not, do not matter. A block that
+    is not there yet is waited for. Raises ``RpcUnavailableError`` when it does not come within ``timeout``
+    seconds: that is no proof that the request was made up. Raises ``EventError`` when the request is not found
+    and an event of the block cannot be read.
     """
     deadline = time.monotonic() + timeout
     while (block := await source.block(block_height)) is None:
@@ -583,9 +636,19 @@ async def find_execution_request(
                 hint="see that the RPC endpoint or block feed is of this network and in step with it",
             )
         await asyncio.sleep(_NOT_YET_SECONDS)
-    for found in requests_of_block(block, contract_id):
-        if found.request.request_id == request_id:
+    unreadable: EventError | None = None
+    for event in events_of_block(block, contract_id):
+        if event.event != REQUESTED:
+            continue
+        try:
+            found = parse_request(event)
+        except EventError as error:
+            unreadable = error
+            continue
+        if found.request.request_id == request_id and data_id in (None, found.data_id):
             return found
+    if unreadable is not None:
+        raise unreadable
     return None
 
 

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx
 
-from outlayer_near.errors import CodecError, RpcError, RpcUnavailableError, ViewError
+from outlayer_near.errors import CodecError, NoSuchMethodError, RpcError, RpcUnavailableError, ViewError
 from outlayer_near.primitives import decode_hash
 
 OPTIMISTIC: dict[str, Any] = {"finality": "optimistic"}
@@ -206,7 +206,10 @@ class NearRpc:
     async def view_bytes(
         self, contract: str, method: str, args: bytes, block: int | str | None = None
     ) -> bytes:
-        """What a view method returns, as bytes. Raises ``ViewError`` with the virtual machine's words."""
+        """What a view method returns, as bytes. Raises ``ViewError`` with the virtual machine's words.
+
+        ``NoSuchMethodError``, which is one too, says that the contract does not have this method.
+        """
         encoded = base64.b64encode(args).decode()
         try:
             answer = await self.query(
@@ -214,10 +217,10 @@ class NearRpc:
             )
         except RpcError as error:
             if error.name == "CONTRACT_EXECUTION_ERROR":
-                raise ViewError(f"{contract}.{method} failed: {error}") from error
+                raise _view_error(contract, method, str(error)) from error
             raise
         if "error" in answer:
-            raise ViewError(f"{contract}.{method} failed: {answer['error']}")
+            raise _view_error(contract, method, answer["error"])
         try:
             return bytes(list(answer["result"]))  # a lone number would give that many zeros
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -288,6 +291,11 @@ class NearRpc:
         return _object(method, await self.request(method, params))
 
 
+def is_success(status: Any) -> bool:
+    """Whether an execution outcome's ``status`` says that its receipt succeeded, and so did what it logged."""
+    return isinstance(status, dict) and bool({"SuccessValue", "SuccessReceiptId"} & status.keys())
+
+
 async def bounded_content(answer: httpx.Response) -> bytes:
     """The body, unpacked as it comes, and no more of it than there can be reason for."""
     parts: list[bytes] = []
@@ -300,6 +308,11 @@ async def bounded_content(answer: httpx.Response) -> bytes:
                 f"the answer of {answer.url.host} is longer than {MAX_ANSWER_BYTES} bytes"
             )
     return b"".join(parts)
+
+
+def _view_error(contract: str, method: str, said: Any) -> ViewError:
+    kind = NoSuchMethodError if "MethodNotFound" in str(said) else ViewError
+    return kind(f"{contract}.{method} failed: {said}")
 
 
 def _object(method: str, value: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from outlayer_near.primitives import (
     b58encode,
     decode_hash,
 )
-from outlayer_near.rpc import NearRpc
+from outlayer_near.rpc import NearRpc, is_success
 
 BLOCK_HASH_SECONDS = 20.0
 _FIRST_POLL_SECONDS = 0.005
@@ -61,7 +61,11 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class TxOutcome:
-    """A transaction that has run to its end. ``raw`` is the node's own answer."""
+    """A transaction that has run to its end. ``raw`` is the node's own answer.
+
+    ``gas_burnt`` and ``tokens_burnt`` (yoctoNEAR) are those of all its receipts, failed ones too. ``logs`` are
+    those of what succeeded: a receipt that failed changed nothing, but the node keeps its lines.
+    """
 
     tx_hash: str
     signer_id: str
@@ -71,6 +75,7 @@ class TxOutcome:
     logs: tuple[str, ...]
     gas_burnt: int
     raw: dict[str, Any]
+    tokens_burnt: int = 0
 
     def json(self) -> Any:
         """The returned value as JSON; None when nothing was returned."""
@@ -90,9 +95,15 @@ class TxOutcome:
                 succeeded="SuccessValue" in status,
                 value=base64.b64decode(status.get("SuccessValue") or "", validate=True),
                 failure=status.get("Failure"),
-                logs=tuple(line for item in outcomes for line in item["outcome"]["logs"]),
+                logs=tuple(
+                    line
+                    for item in outcomes
+                    if is_success(item["outcome"]["status"])
+                    for line in item["outcome"]["logs"]
+                ),
                 gas_burnt=sum(int(item["outcome"]["gas_burnt"]) for item in outcomes),
                 raw=answer,
+                tokens_burnt=sum(int(item["outcome"].get("tokens_burnt", 0)) for item in outcomes),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise RpcUnavailableError(f"a transaction's status has an unknown form ({error!r})") from error

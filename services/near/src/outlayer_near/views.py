@@ -6,8 +6,6 @@ An answer of another form than the method's raises ``ModelError``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,9 +21,11 @@ from outlayer_near.models import (
     CallerAnswer,
     CollateralInfo,
     DaoConfig,
+    ExecutionOutput,
     Keystore,
     KeystoreProposal,
     MeasurementSet,
+    NearBooks,
     PendingRequest,
     PolicyVersion,
     Pricing,
@@ -35,6 +35,8 @@ from outlayer_near.models import (
     RootCa,
     SecretAccessor,
     SecretProfile,
+    SizeLimits,
+    StablecoinPools,
     UserSecret,
     Version,
     WaitingPolicy,
@@ -44,6 +46,8 @@ from outlayer_near.models.base import WHAT_TO_DO, first_problem, to_json_text
 from outlayer_near.rpc import NearRpc
 
 T = TypeVar("T")
+
+_SETS_PAGE = 200
 
 _TEXT: TypeAdapter[str] = TypeAdapter(str)
 _TEXT_OR_NONE: TypeAdapter[str | None] = TypeAdapter(str | None)
@@ -63,6 +67,10 @@ _PROJECTS: TypeAdapter[list[Project]] = TypeAdapter(list[Project])
 _VERSION: TypeAdapter[Version | None] = TypeAdapter(Version | None)
 _VERSIONS: TypeAdapter[list[Version]] = TypeAdapter(list[Version])
 _PRICING: TypeAdapter[Pricing] = TypeAdapter(Pricing)
+_NEAR_BOOKS: TypeAdapter[NearBooks] = TypeAdapter(NearBooks)
+_POOLS: TypeAdapter[StablecoinPools] = TypeAdapter(StablecoinPools)
+_SIZE_LIMITS: TypeAdapter[SizeLimits] = TypeAdapter(SizeLimits)
+_OUTPUT: TypeAdapter[dict[str, Any] | str | None] = TypeAdapter(ExecutionOutput | str | None)
 _SECRET: TypeAdapter[SecretProfile | None] = TypeAdapter(SecretProfile | None)
 _SECRETS: TypeAdapter[list[UserSecret]] = TypeAdapter(list[UserSecret])
 _SETS: TypeAdapter[list[MeasurementSet]] = TypeAdapter(list[MeasurementSet])
@@ -114,13 +122,12 @@ class OutlayerViews(_Views):
     async def has_pending_output(self, request_id: int) -> bool:
         return await self._ask(_BOOL, "has_pending_output", {"request_id": request_id})
 
-    async def get_pending_output(self, request_id: int) -> bytes | None:
-        """A large output that was handed in and not delivered yet."""
-        found = await self._ask(_TEXT_OR_NONE, "get_pending_output", {"request_id": request_id})
-        try:
-            return None if found is None else base64.b64decode(found, validate=True)
-        except binascii.Error:
-            raise ModelError(f"{self.contract_id}.get_pending_output: not base64", hint=WHAT_TO_DO) from None
+    async def get_pending_output(self, request_id: int) -> dict[str, Any] | str | None:
+        """A large output that was handed in and not delivered yet: Bytes, Text or Json, externally tagged.
+
+        Contracts before state version 3 tell its bytes as base64.
+        """
+        return await self._ask(_OUTPUT, "get_pending_output", {"request_id": request_id})
 
     # -- projects ------------------------------------------------------------------------------------
 
@@ -158,8 +165,11 @@ class OutlayerViews(_Views):
         """Profiles of the owner's secrets under one accessor."""
         return await self._ask(_TEXTS, "list_profiles", {"accessor": accessor.to_json(), "owner": owner})
 
-    async def list_user_secrets(self, account_id: str) -> list[UserSecret]:
-        return await self._ask(_SECRETS, "list_user_secrets", {"account_id": account_id})
+    async def list_user_secrets(
+        self, account_id: str, from_index: int = 0, limit: int = 50
+    ) -> list[UserSecret]:
+        args = {"account_id": account_id, **_page(from_index, limit)}
+        return await self._ask(_SECRETS, "list_user_secrets", args)
 
     async def estimate_storage_cost(
         self,
@@ -190,12 +200,38 @@ class OutlayerViews(_Views):
         """Instructions, execution seconds, compilation seconds."""
         return await self._ask(_LIMITS, "get_max_limits")
 
+    async def get_size_limits(self) -> SizeLimits:
+        """Raises ``NoSuchMethodError`` for a contract that is older than this view."""
+        return await self._ask(_SIZE_LIMITS, "get_size_limits")
+
+    async def get_near_books(self) -> NearBooks:
+        """What of the contract's NEAR is not its own to use."""
+        return await self._ask(_NEAR_BOOKS, "get_near_books")
+
+    async def get_max_memory_mb(self) -> int:
+        """MiB; the contract refuses requests for more."""
+        return await self._ask(_NUMBER, "get_max_memory_mb")
+
     async def estimate_execution_cost(self, limits: Mapping[str, int] | None) -> int:
         """YoctoNEAR that a request with these limits must attach."""
         return await self._ask(_AMOUNT, "estimate_execution_cost", {"resource_limits": limits})
 
     async def get_payment_token_contract(self) -> str | None:
         return await self._ask(_TEXT_OR_NONE, "get_payment_token_contract")
+
+    async def get_stablecoin_pools(self) -> StablecoinPools:
+        return await self._ask(_POOLS, "get_stablecoin_pools")
+
+    async def get_settlement_account(self) -> str | None:
+        """The account that settles HTTPS calls."""
+        return await self._ask(_TEXT_OR_NONE, "get_settlement_account")
+
+    async def is_https_batch_credited(self, batch_id: str) -> bool:
+        return await self._ask(_BOOL, "is_https_batch_credited", {"batch_id": batch_id})
+
+    async def get_swap_contract(self) -> str | None:
+        """The contract through which keys may be topped up with NEAR."""
+        return await self._ask(_TEXT_OR_NONE, "get_swap_contract")
 
     async def get_developer_earnings(self, account_id: str) -> int:
         """Micro-USD that projects of this account earned and that were not withdrawn."""
@@ -228,19 +264,32 @@ class OutlayerViews(_Views):
 
     async def get_storage_version(self) -> int:
         """Version of the state, which ``migrate`` raises."""
-        return await self._ask(_NUMBER, "get_storage_version")
+        return await self._ask(_AMOUNT, "get_storage_version")
 
 
 class _ApprovalViews(_Views):
     """What contracts that admit TDs have in common."""
 
     async def get_measurement_sets(self) -> list[MeasurementSet]:
-        """All sets that there ever were."""
-        return await self._ask(_SETS, "get_measurement_sets")
+        """All sets that there are, page by page; older contracts, which do not page, give all at once.
+
+        Several questions may be one too many for sets that are pruned meanwhile: ask at one block where that matters.
+        """
+        found: dict[int, MeasurementSet] = {}
+        while True:
+            page = await self._ask(_SETS, "get_measurement_sets", _page(len(found), _SETS_PAGE))
+            known = len(found)
+            found |= {entry.id: entry for entry in page}
+            if len(page) != _SETS_PAGE or len(found) == known:
+                return list(found.values())
 
     async def get_collateral(self, fmspc: str | None = None) -> dict[str, Any] | None:
         """The collateral JSON that the contract holds for a platform (12 hex digits), or what was stored last."""
         return _collateral(await self._ask(_TEXT_OR_NONE, "get_collateral", {"fmspc": fmspc}))
+
+    async def get_collaterals(self, from_index: int = 0, limit: int = 20) -> list[str]:
+        """The collateral of each platform that the contract holds, as the texts that it keeps."""
+        return await self._ask(_TEXTS, "get_collaterals", _page(from_index, limit))
 
     async def get_collateral_info(self) -> list[CollateralInfo]:
         return await self._ask(_COLLATERAL, "get_collateral_info")
@@ -309,6 +358,10 @@ class DaoViews(_ApprovalViews):
 
     async def get_keystores(self, from_index: int = 0, limit: int = 50) -> list[Keystore]:
         return await self._ask(_KEYSTORES, "get_keystores", _page(from_index, limit))
+
+    async def get_approved_keystores(self, from_index: int = 0, limit: int = 100) -> list[str]:
+        """Keys of the keystores that count now."""
+        return await self._ask(_TEXTS, "get_approved_keystores", _page(from_index, limit))
 
     async def get_owner(self) -> str:
         return await self._ask(_TEXT, "get_owner")

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from outlayer_near.errors import (
     EventError,
+    NoSuchMethodError,
     RpcError,
     RpcUnavailableError,
     TransactionFailedError,
     TransactionRefusedError,
 )
-from outlayer_near.events import BlockSource, RequestEvent, find_execution_request
-from outlayer_near.models import ExecutionSource
+from outlayer_near.events import BlockSource, RequestEvent, charge_of, find_execution_request
+from outlayer_near.models import ExecutionSource, SizeLimits
 from outlayer_near.primitives import KeyPair, b58encode
 from outlayer_near.rpc import Header, NearRpc
 from outlayer_near.sender import Sender, TxOutcome
@@ -27,7 +28,12 @@ from outlayer_worker.jobs import NearRequest
 from outlayer_worker.resolution import Resolution, resolve_call
 
 PROJECT_SECONDS = 3.0
+PRICES_SECONDS = 60.0
 CALLBACK_WAITS = (0.0, 1.0, 3.0)
+YIELD_BLOCKS = 200
+"""After so many blocks a request's yield ends by itself, and the request with it (near.md: yield timeout)."""
+OVER_BLOCKS = YIELD_BLOCKS + 20
+"""After so many blocks that end has been executed too."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,22 @@ class ChainRequest:
 
 
 @dataclass(frozen=True)
+class AnswerPrices:
+    """What the contract takes of an answer, in bytes of the JSON text that the caller gets, and at what price."""
+
+    base_fee: int
+    limits: SizeLimits
+
+    def needed(self, output_bytes: int, stored_input_bytes: int) -> int:
+        """YoctoNEAR that a request must pay for an answer of this size.
+
+        ``stored_input_bytes``: of an input that only the state holds, else 0.
+        """
+        input_price = stored_input_bytes * self.limits.input_byte_price
+        return self.base_fee + input_price + self.limits.output_price(output_bytes)
+
+
+@dataclass(frozen=True)
 class Submitted:
     """A result that the contract took."""
 
@@ -59,6 +81,27 @@ class RequestGoneError(JobError):
 
     def __init__(self, request_id: int) -> None:
         super().__init__("already_settled", f"request {request_id} is no longer waiting on chain")
+
+
+# an answer came before, or the request's end did: views may show a request for a moment that is gone
+_GONE = ("is already answered", "Execution request not found")
+# of the contract's refusals of an answer, those that are about its output
+_TOO_LARGE = ("The output is ", "does not pay for an output of")
+# and those that a later try may not meet: the yield that ends in this moment, the contract short of NEAR
+_PASSING = ("Unable to resume execution promise", "The contract's reserve is used up")
+# a transaction that no chain takes, at whatever time
+_UNSENDABLE = ("TransactionSizeExceeded", "TotalPrepaidGasExceeded", "ActionsValidation")
+
+
+def failed_answer(message: str, *, success: bool, request_id: int) -> Exception:
+    """What follows from an answer's transaction that ran and failed with this message; the request still waits."""
+    if any(words in message for words in _GONE):
+        return RequestGoneError(request_id)
+    if any(words in message for words in _PASSING):
+        return SubmissionError(message, ran=True)
+    if success:
+        return OutputRefusedError(message, too_large=any(words in message for words in _TOO_LARGE))
+    return SubmissionError(message, ran=True)
 
 
 class Chain:
@@ -73,6 +116,7 @@ class Chain:
         self._views = OutlayerViews(rpc, contract_id)
         self._sender = Sender(rpc, operator_id, key)
         self._projects: dict[tuple[str, str | None], tuple[float, ResolvedProject]] = {}
+        self._prices: tuple[float, AnswerPrices | None] | None = None
 
     async def close(self) -> None:
         await self._source.close()
@@ -108,6 +152,21 @@ class Chain:
         project = await self._views.get_project(project_id)
         return None if project is None else project.uuid
 
+    async def answer_prices(self) -> AnswerPrices | None:
+        """Bounds and prices of answers, at most ``PRICES_SECONDS`` old; None for a contract that tells none."""
+        now = time.monotonic()
+        if self._prices is None or now - self._prices[0] > PRICES_SECONDS:
+            self._prices = (now, await self._read_prices())
+        return self._prices[1]
+
+    async def _read_prices(self) -> AnswerPrices | None:
+        try:
+            limits = await self._views.get_size_limits()
+        except NoSuchMethodError:
+            return None
+        base_fee, *_ = await self._views.get_pricing()
+        return AnswerPrices(base_fee, limits)
+
     async def request(self, near: NearRequest) -> ChainRequest:
         """Read a request again from the chain.
 
@@ -118,14 +177,14 @@ class Chain:
             raise RequestRefusedError(f"the request is for {near.contract_id}, not for {self._contract_id}")
         try:
             event = await find_execution_request(
-                self._source, self._contract_id, near.block_height, near.request_id
+                self._source, self._contract_id, near.block_height, near.request_id, near.data_id
             )
         except EventError as error:
             raise RequestRefusedError(str(error)) from error
         if event is None:
-            raise RequestRefusedError(f"block {near.block_height} holds no request {near.request_id}")
-        if event.data_id != near.data_id:
-            raise RequestRefusedError(f"request {near.request_id} has another data id on chain")
+            raise RequestRefusedError(
+                f"block {near.block_height} holds no request {near.request_id} with data id {near.data_id.hex()}"
+            )
         await self._check_project(event)
         pending = await self._views.get_request(near.request_id)
         if pending is None:
@@ -156,17 +215,23 @@ class Chain:
         except RpcError:
             return False
 
-    async def charged(self, event: RequestEvent) -> tuple[int, ...]:
-        """What the callback has charged in the request's own transaction, where its receipt belongs."""
+    async def is_over(self, near: NearRequest) -> bool:
+        """Whether the request's time is over: no answer can reach it any more."""
+        return (await self.head()).height > near.block_height + OVER_BLOCKS
+
+    async def charged(self, event: RequestEvent, answer_tx: str) -> int | None:
+        """YoctoNEAR that the request was charged, by its own transaction or by the operator's that answered it."""
+        own = self._sender.account_id
         for wait in CALLBACK_WAITS:
             await asyncio.sleep(wait)
-            try:
-                answer = await self._rpc.transaction(event.tx_hash, event.signer_id)
-                return charged_costs(TxOutcome.from_rpc(answer))
-            except RpcError as error:
-                if error.name != "NOT_FINISHED":
-                    raise
-        return ()
+            for tx_hash, signer_id in ((event.tx_hash, event.signer_id), (answer_tx, own)):
+                status = await self._rpc.transaction(tx_hash, signer_id, receipts=True)
+                if "receipts" not in status:
+                    continue  # not executed yet
+                found = charge_of(status, self._contract_id, event.request.request_id)
+                if found is not None:
+                    return found
+        return None
 
     async def resolve(self, resolution: Resolution, on_sent: Callable[[str], None]) -> Submitted:
         """Deliver a result; ``on_sent`` learns the transaction's hash before its end is known.
@@ -183,24 +248,14 @@ class Chain:
         except TransactionFailedError as error:
             if not await self.is_waiting(resolution.request_id):
                 raise RequestGoneError(resolution.request_id) from error
-            if resolution.success:
-                raise OutputRefusedError(str(error)) from error
-            raise SubmissionError(str(error)) from error
+            raise failed_answer(
+                str(error), success=resolution.success, request_id=resolution.request_id
+            ) from error
         except TransactionRefusedError as error:
-            if error.kind in ("TransactionSizeExceeded", "TotalPrepaidGasExceeded", "ActionsValidation"):
-                raise OutputRefusedError(str(error)) from error
+            if error.kind in _UNSENDABLE and resolution.success:
+                too_large = error.kind == "TransactionSizeExceeded"
+                raise OutputRefusedError(str(error), too_large=too_large) from error
             raise SubmissionError(str(error)) from error
         except (RpcError, RpcUnavailableError) as error:
             raise SubmissionError(str(error)) from error
         return Submitted(outcome.tx_hash)
-
-
-def charged_costs(outcome: TxOutcome) -> tuple[int, ...]:
-    """The amounts out of the contract's log lines ``[[yNEAR charged: "<cost>"]]``, one for each settled request."""
-    found = []
-    for line in outcome.logs:
-        head, mark, rest = line.partition('[[yNEAR charged: "')
-        amount = rest.partition('"')[0]
-        if mark and not head and amount.isascii() and amount.isdecimal():
-            found.append(int(amount))
-    return tuple(found)

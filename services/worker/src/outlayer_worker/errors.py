@@ -59,13 +59,38 @@ class RegistrationError(WorkerError):
     """The register contract did not approve the worker's key."""
 
 
+class KeyRemovedError(WorkerError):
+    """The register contract took the worker's key away for good."""
+
+
 class AnchorError(WorkerError):
     """The chain shows no block that a record could be anchored to; worth another try."""
 
 
 class SubmissionError(WorkerError):
-    """A result could not be delivered on chain; worth another try."""
+    """A result could not be delivered on chain; worth another try.
+
+    ``ran``: the transaction was executed and failed, so the try has cost gas.
+    """
+
+    def __init__(self, message: str, *, ran: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.ran = ran
 
 
 class OutputRefusedError(WorkerError):
-    """The chain refused this output itself, so that another try cannot help."""
+    """The chain refused this output itself, so that another try cannot help.
+
+    ``too_large``: it is longer than a callback delivers, or than the request pays for.
+    """
+
+    def __init__(self, message: str, *, too_large: bool = False, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.too_large = too_large
+
+
+class NotSettledError(JobError):
+    """A request could not be answered on chain, and trying goes on no longer."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("not_settled", message)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -68,6 +69,14 @@ def load_or_create(folder: Path, measurements: Mapping[str, str]) -> Identity:
         key = KeyPair.generate()
         _write_new(path, key, measurements)
     return Identity(key)
+
+
+def forget(folder: Path, identity: Identity) -> None:
+    """Give a key up that counts no more, so that the next start makes another; one that was made since stays."""
+    path = folder / KEY_FILE
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        if json.loads(path.read_text())["private_key"] == identity.key.secret:
+            path.unlink()
 
 
 def _write_new(path: Path, key: KeyPair, measurements: Mapping[str, str]) -> None:

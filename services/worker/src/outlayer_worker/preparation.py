@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from outlayer_attestation.record import TaskRecordV2, clip_error, sha256_hex
 from outlayer_near.models import ExecutionSource, WasmUrlSource
 from outlayer_near.rpc import Header
-from outlayer_worker.chain import ChainRequest, ResolvedProject
+from outlayer_worker.chain import YIELD_BLOCKS, AnswerPrices, ChainRequest, ResolvedProject
 from outlayer_worker.errors import JobError
 from outlayer_worker.executor.model import MIB, Limits, RunResult
 from outlayer_worker.executor.pool import RunRequest
@@ -16,11 +16,11 @@ from outlayer_worker.guest_env import GuestContext, ProjectContext, guest_enviro
 from outlayer_worker.jobs import HttpsCall, Job, ResourceLimits
 from outlayer_worker.output import HTTPS_FAILURE, NEAR_FAILURE, ResponseFormat, near_output
 
-YIELD_BLOCKS = 200
 # for the quote, the transaction and the blocks it takes to run
 MARGIN_BLOCKS = 12
 MARGIN_SECONDS = 2.0
 SHORTEST_RUN_SECONDS = 0.5
+OUTPUT_TOO_LARGE = "output_too_large"
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,43 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class AnswerBounds:
+    """What decides whether the contract takes a request's answer. Amounts in yoctoNEAR."""
+
+    prices: AnswerPrices
+    payment: int
+    stored_input_bytes: int
+
+    def problem(self, size: int) -> str | None:
+        """Why an answer of this many bytes would be refused; None when it would be taken."""
+        limits = self.prices.limits
+        if size > limits.max_output_bytes:
+            return (
+                f"the output is {size} bytes as JSON, the contract delivers at most {limits.max_output_bytes}"
+            )
+        if size <= limits.free_output_bytes:
+            return None
+        needed = self.prices.needed(size, self.stored_input_bytes)
+        if self.payment < needed:
+            return (
+                f"the request's payment of {self.payment} yoctoNEAR does not pay for an output of {size} bytes: "
+                f"it needs {needed} yoctoNEAR"
+            )
+        return None
+
+
+@dataclass(frozen=True)
 class Prepared:
-    """One run, ready to start. ``response_format`` is None for HTTPS, where stdout is delivered as it is."""
+    """One run, ready to start. ``response_format`` is None for HTTPS, where stdout is delivered as it is.
+
+    ``bounds`` are None for HTTPS, and where the contract tells none.
+    """
 
     code: WasmUrlSource
     request: RunRequest
     subject: TaskRecordV2
     response_format: ResponseFormat | None
+    bounds: AnswerBounds | None = None
 
 
 @dataclass(frozen=True)
@@ -111,8 +141,12 @@ def prepare_near(
     host: HostLimits,
     seconds: float,
     place: Place,
+    prices: AnswerPrices | None = None,
 ) -> Prepared:
-    """The run of a NEAR request; everything comes from the chain. Raises ``JobError`` as ``prepare_https``."""
+    """The run of a NEAR request; everything comes from the chain. Raises ``JobError`` as ``prepare_https``.
+
+    With ``prices`` an answer that the contract would refuse is not even sent.
+    """
     event, asked = found.event, found.event.request
     if asked.compile_only:
         raise JobError("unsupported_source", "this deployment has no compiler: compile-only is not available")
@@ -165,7 +199,11 @@ def prepare_near(
     )
     run_limits = _run_limits(limits, host, host.near_output_bytes, seconds)
     request = RunRequest(found.input, guest_environment(context), run_limits)
-    return Prepared(code, request, subject, ResponseFormat(asked.response_format))
+    bounds = None
+    if prices is not None:
+        stored = len(found.input) if asked.input_data_in_state else 0
+        bounds = AnswerBounds(prices, asked.payment, stored)
+    return Prepared(code, request, subject, ResponseFormat(asked.response_format), bounds)
 
 
 def near_seconds(found: ChainRequest, head: Header, host: HostLimits, block_seconds: float) -> float:
@@ -254,6 +292,9 @@ def finish(prepared: Prepared, result: RunResult, made: Moment) -> Finished:
         except JobError as error:
             return fail(prepared, result, made, error.category, error.message)
         output, argument = converted.delivered, converted.argument
+        problem = None if prepared.bounds is None else prepared.bounds.problem(len(output))
+        if problem is not None:
+            return fail(prepared, result, made, OUTPUT_TOO_LARGE, problem)
     record = _with_result(prepared, result, made, output, error=None)
     return Finished(record, output, argument, None)
 

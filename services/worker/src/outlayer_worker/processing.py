@@ -20,6 +20,7 @@ from outlayer_worker.delivery import Delivery
 from outlayer_worker.errors import (
     AnchorError,
     JobError,
+    NotSettledError,
     OutputRefusedError,
     RequestRefusedError,
     SubmissionError,
@@ -36,6 +37,8 @@ from outlayer_worker.wasm_source import WasmSource
 log = structlog.get_logger(__name__)
 
 CHAIN_PATIENCE_SECONDS = 60.0
+MAX_FAILED_ANSWERS = 6
+"""How many transactions with one answer may be executed and fail: each costs the operator gas."""
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 
@@ -135,9 +138,10 @@ class Processor:
     async def _near(self, held: Held, near: NearRequest) -> None:
         found = await self._chain.request(near)
         try:
+            prices = await self._chain.answer_prices()
             head = await self._chain.head()
             seconds = preparation.near_seconds(found, head, self._host, self._block_seconds)
-            prepared = preparation.prepare_near(held.job, found, self._host, seconds, self._place)
+            prepared = preparation.prepare_near(held.job, found, self._host, seconds, self._place, prices)
             finished = await self._run(prepared)
         except JobError as error:
             # nothing was run, so there is nothing to attest; the caller on chain learns why all the same
@@ -145,18 +149,18 @@ class Processor:
             return
         held.computed()
         try:
-            await self._settle(held, found, finished)
+            await self._settle(held, near, found, finished)
         except OutputRefusedError as error:
             log.warning("output_refused_by_chain", error=str(error))
             used = finished.record
             result = RunResult(b"", b"", used.instructions, used.time_ms)
             message = f"the chain did not take the output: {bounded_text(str(error), 300)}"
+            category = preparation.OUTPUT_TOO_LARGE if error.too_large else "output_refused"
             made = await self._moment()
-            await self._settle(
-                held, found, preparation.fail(prepared, result, made, "output_refused", message)
-            )
+            failed = preparation.fail(prepared, result, made, category, message)
+            await self._settle(held, near, found, failed)
 
-    async def _settle(self, held: Held, found: ChainRequest, finished: Finished) -> None:
+    async def _settle(self, held: Held, near: NearRequest, found: ChainRequest, finished: Finished) -> None:
         """Attest, resolve on chain, tell the coordinator: in this order, and the second part exactly once."""
         attested = await self._batcher.attested(finished.record)
         held.deliver()
@@ -176,22 +180,22 @@ class Processor:
             self._delivery.keep(attested.batch, _with_tx(completion, tx_hash), tx_hash)
 
         try:
-            tx_hash = await self._resolve(resolution, on_sent)
-        except (RequestGoneError, OutputRefusedError):
+            tx_hash = await self._resolve(near, resolution, on_sent)
+        except (RequestGoneError, OutputRefusedError, NotSettledError):
             self._delivery.forget(held.job.job_id)
             raise
         await self._delivery.alone(attested.batch, _with_tx(completion, tx_hash), near_tx=tx_hash)
         self._count(held.job, finished.error_category or "ok")
-        await self._look_at_settlement(found)
+        await self._look_at_settlement(found, tx_hash)
 
-    async def _look_at_settlement(self, found: ChainRequest) -> None:
-        """Log what the callback charged. The job is done: whatever is found here changes nothing any more."""
+    async def _look_at_settlement(self, found: ChainRequest, tx_hash: str) -> None:
+        """Log what was charged. The job is done: whatever is found here changes nothing any more."""
         try:
-            charged = await self._chain.charged(found.event)
+            charged = await self._chain.charged(found.event, tx_hash)
         except NearError as error:
             log.info("settlement_not_seen", error=str(error))
             return
-        if not charged:
+        if charged is None:
             log.warning("settlement_without_charge", transaction=found.event.tx_hash)
             return
         log.info("settled", request_id=found.event.request.request_id, charged_yocto=charged)
@@ -200,16 +204,18 @@ class Processor:
         """Resolve a request that could not be run as failed, and complete it without a record."""
         held.deliver()
         resolution = Resolution(near.request_id, False, None, bounded_text(error.message), 0, 0)
-        tx_hash = await self._resolve(resolution, lambda _: None)
+        tx_hash = await self._resolve(near, resolution, lambda _: None)
         completion = _without_record(held.job, error)
         await self._delivery.alone(None, _with_tx(completion, tx_hash))
         log.info("job_failed", category=error.category, error=error.message, transaction=tx_hash)
         self._count(held.job, error.category)
 
-    async def _resolve(self, resolution: Resolution, on_sent: _OnSent) -> str:
-        """Deliver on chain, however long the chain cannot be reached. Raises ``RequestGoneError``.
+    async def _resolve(self, near: NearRequest, resolution: Resolution, on_sent: _OnSent) -> str:
+        """Deliver on chain, for as long as the request can be answered. Gives the transaction that did it.
 
-        A request that is gone may have been settled by a transaction of ours whose end was not seen.
+        A request that is gone may have been settled by a transaction of ours whose end was not seen. Raises
+        ``RequestGoneError``; ``OutputRefusedError`` for an output that another answer must take the place of;
+        ``NotSettledError`` when no try can help any more, or too many have cost gas.
         """
         sent: list[str] = []
 
@@ -217,7 +223,7 @@ class Processor:
             sent.append(tx_hash)
             on_sent(tx_hash)
 
-        wait = FIRST_WAIT_SECONDS
+        wait, failed = FIRST_WAIT_SECONDS, 0
         while True:
             try:
                 tx_hash = (await self._chain.resolve(resolution, note)).tx_hash
@@ -229,11 +235,29 @@ class Processor:
                 tx_hash = own
                 break
             except (SubmissionError, NearError) as error:
-                log.warning("submission_failed", error=str(error), retry_seconds=wait)
+                failed += isinstance(error, SubmissionError) and error.ran
+                log.warning("submission_failed", error=str(error), failed=failed, retry_seconds=wait)
+                if failed >= MAX_FAILED_ANSWERS and resolution.success:
+                    # the failure may still be told: that needs less of the contract
+                    said = bounded_text(str(error), 300)
+                    raise OutputRefusedError(f"{failed} transactions with it failed: {said}") from error
+                if failed >= MAX_FAILED_ANSWERS or await self._is_over(near):
+                    own = await self._own_success(sent)
+                    if own is not None:
+                        tx_hash = own
+                        break
+                    raise _not_settled(resolution, failed, error) from error
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
         log.info("resolved", request_id=resolution.request_id, transaction=tx_hash)
         return tx_hash
+
+    async def _is_over(self, near: NearRequest) -> bool:
+        """Whether the request's time is known to be over; a chain that does not answer proves nothing."""
+        try:
+            return await self._chain.is_over(near)
+        except NearError:
+            return False
 
     async def _own_success(self, sent: list[str]) -> str | None:
         """The one of our transactions that settled the request, if any did."""
@@ -301,6 +325,13 @@ class Processor:
 
     def _count(self, job: Job, end: str) -> None:
         self._metrics.jobs.labels(kind=job.kind, end=end).inc()
+
+
+def _not_settled(resolution: Resolution, failed: int, error: Exception) -> NotSettledError:
+    said = bounded_text(str(error), 300)
+    return NotSettledError(
+        f"request {resolution.request_id} could not be answered, {failed} transactions failed: {said}"
+    )
 
 
 def _completion(job: Job, finished: Finished, attested: Attested) -> Completion:

@@ -23,7 +23,7 @@ from outlayer_worker.chain import Chain
 from outlayer_worker.config import Config
 from outlayer_worker.coordinator import Coordinator
 from outlayer_worker.delivery import Delivery, Outbox
-from outlayer_worker.errors import WorkerError
+from outlayer_worker.errors import KeyRemovedError, WorkerError
 from outlayer_worker.executor.code import CodeStore
 from outlayer_worker.executor.engine import settings_digest
 from outlayer_worker.executor.model import MIB
@@ -143,15 +143,20 @@ class Worker:
             place=Place(config.network_id, config.contract_id, worker.public_key),
             block_seconds=config.block_seconds,
         )
-        await asyncio.gather(pool.start(), registration.ensure())
-        self._registered = True
-        self._coordinator = coordinator
-        async with asyncio.TaskGroup() as group:
-            group.create_task(registration.keep())
-            group.create_task(batcher.run())
-            group.create_task(delivery.resend(chain.succeeded))
-            group.create_task(self._heartbeats(coordinator))
-            self._claiming = group.create_task(self._claims(coordinator, registration, processor))
+        try:
+            await asyncio.gather(pool.start(), registration.ensure())
+            self._registered = True
+            self._coordinator = coordinator
+            async with asyncio.TaskGroup() as group:
+                group.create_task(registration.keep())
+                group.create_task(batcher.run())
+                group.create_task(delivery.resend(chain.succeeded))
+                group.create_task(self._heartbeats(coordinator))
+                self._claiming = group.create_task(self._claims(coordinator, registration, processor))
+        except* KeyRemovedError:
+            # everything here stands on the key; the next start makes another
+            identity.forget(config.state_dir, worker)
+            raise
 
     def _registration(self, stack: contextlib.AsyncExitStack, public_key: str) -> Registration:
         credentials = load_credentials(self._config.init_account_key_file)

@@ -257,6 +257,7 @@ def request(
 ) -> None:
     """Request an execution on chain and print the value. Exit code 1 when the execution failed."""
     from outlayer_cli.chain import request_execution
+    from outlayer_cli.replies import shown
 
     session: Session = context.obj
     limits = limits_of(max_instructions, max_memory_mb, max_execution_seconds)
@@ -266,7 +267,22 @@ def request(
         session.result(reply)
     else:
         print(json.dumps(reply["value"], ensure_ascii=False))
+        if reply["error"]:
+            print(f"the app failed: {shown(reply['error'], 2000)}")
         print(f"\ntransaction {reply['tx_hash']}, request {reply['request_id']}")
+        if reply["charged"] is not None:
+            print(_payment_line(reply))
         print(f"verify it with: outlayer verify tx {reply['tx_hash']}")
     if not reply["success"]:
         raise typer.Exit(EXIT_FAILED)
+
+
+def _payment_line(reply: dict[str, Any]) -> str:
+    attached, charged, refunded = (_near(reply[name]) for name in ("attached", "charged", "refunded"))
+    return f"{attached} NEAR attached, {charged} charged, {refunded} back to {reply['payer']}"
+
+
+def _near(yocto: str) -> str:
+    """NEAR with all their digits, of yoctoNEAR in decimal text."""
+    whole, rest = divmod(int(yocto), 10**24)
+    return f"{whole}.{rest:024d}".rstrip("0").rstrip(".")

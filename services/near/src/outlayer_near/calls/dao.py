@@ -38,10 +38,15 @@ def new(
 # -- keystores -------------------------------------------------------------------------------------------
 
 
-def submit_keystore_registration(public_key: str, quote: bytes, *, app_id: str | None = None) -> FunctionCall:
-    """Have a keystore's quote verified and its admission put to the vote; see ``read_submission``."""
+def submit_keystore_registration(
+    public_key: str, quote: bytes, *, app_id: str | None = None, deposit: int = 0
+) -> FunctionCall:
+    """Have a keystore's quote verified and its admission put to the vote; see ``read_submission``.
+
+    ``deposit`` is as for ``propose``.
+    """
     args = {"public_key": public_key, "tdx_quote_hex": quote.hex(), "app_id": app_id}
-    return call("submit_keystore_registration", args, gas=REGISTER_GAS)
+    return call("submit_keystore_registration", args, gas=REGISTER_GAS, deposit=deposit)
 
 
 def reverify_keystore(public_key: str, quote: bytes) -> FunctionCall:
@@ -51,6 +56,7 @@ def reverify_keystore(public_key: str, quote: bytes) -> FunctionCall:
 
 
 def remove_expired_keystores(public_keys: Sequence[str] | None = None) -> FunctionCall:
+    """Delete the keys of keystores that no longer count, at most 100; anyone may, until none is left."""
     keys = None if public_keys is None else list(public_keys)
     return call("remove_expired_keystores", {"public_keys": keys}, gas=REGISTER_GAS)
 
@@ -63,13 +69,18 @@ def request_key(request: CkdRequest) -> FunctionCall:
 # -- proposals -------------------------------------------------------------------------------------------
 
 
-def propose(action: ProposalAction) -> FunctionCall:
-    """Make a proposal, which is not a vote; members only."""
-    return call("propose", {"action": action.to_json()}, gas=REGISTER_GAS)
+def propose(action: ProposalAction, *, deposit: int = 0) -> FunctionCall:
+    """Make a proposal, which is not a vote; members only.
+
+    ``deposit`` in yoctoNEAR pays for its storage and comes back when it is decided; without one the DAO's account
+    carries it, up to 64 KiB for each proposer.
+    """
+    return call("propose", {"action": action.to_json()}, gas=REGISTER_GAS, deposit=deposit)
 
 
-def propose_revoke_keystore_keys(public_keys: Sequence[str]) -> FunctionCall:
-    return call("propose_revoke_keystore_keys", {"public_keys": list(public_keys)})
+def propose_revoke_keystore_keys(public_keys: Sequence[str], *, deposit: int = 0) -> FunctionCall:
+    args = {"public_keys": list(public_keys)}
+    return call("propose_revoke_keystore_keys", args, gas=REGISTER_GAS, deposit=deposit)
 
 
 def vote(proposal_id: int, approve: bool) -> FunctionCall:
@@ -80,6 +91,11 @@ def vote(proposal_id: int, approve: bool) -> FunctionCall:
 def finalize_proposal(proposal_id: int) -> FunctionCall:
     """Decide a proposal whose votes suffice since the members changed; anyone may."""
     return call("finalize_proposal", {"proposal_id": proposal_id}, gas=REGISTER_GAS)
+
+
+def prune_proposals(limit: int | None = None) -> FunctionCall:
+    """Remove proposals that expired, and those that were decided long ago; anyone may. Answers with ``Pruned``."""
+    return call("prune_proposals", {"limit": limit}, gas=REGISTER_GAS)
 
 
 def register_call(action: FunctionCall) -> CallRegister:
@@ -106,16 +122,21 @@ def clear_all_approved_measurements() -> FunctionCall:
 
 
 def add_dao_member(account_id: str) -> FunctionCall:
-    return call("add_dao_member", {"account_id": account_id})
+    return call("add_dao_member", {"member": account_id})
 
 
 def remove_dao_member(account_id: str) -> FunctionCall:
-    return call("remove_dao_member", {"account_id": account_id})
+    return call("remove_dao_member", {"member": account_id})
 
 
 def update_collateral(collateral: str) -> FunctionCall:
     """Newer collateral; the owner may bring it after the hand-over too."""
     return call("update_collateral", {"collateral": collateral}, gas=REGISTER_GAS)
+
+
+def migrate() -> FunctionCall:
+    """Write the state in its newest form; for the DAO's account itself and the owner."""
+    return call("migrate", {}, gas=REGISTER_GAS)
 
 
 def hand_over() -> FunctionCall:

@@ -33,6 +33,9 @@ from outlayer_near.models import (
 )
 from outlayer_near.primitives import FunctionCall
 
+PROJECT_MOVE_DEPOSIT = 10**22
+"""YoctoNEAR (0.01 NEAR) that suffice for any project to change hands; what is left comes back."""
+
 
 def new(
     owner_id: str,
@@ -192,8 +195,9 @@ def cancel_project_transfer(project_name: str) -> FunctionCall:
     return call("cancel_project_transfer", {"project_name": project_name})
 
 
-def accept_project(project_id: str) -> FunctionCall:
-    return call("accept_project", {"project_id": project_id})
+def accept_project(project_id: str, *, deposit: int = PROJECT_MOVE_DEPOSIT) -> FunctionCall:
+    """Take a project that was offered. The deposit pays for what it occupies more under its new owner's name."""
+    return call("accept_project", {"project_id": project_id}, deposit=deposit)
 
 
 # -- secrets ---------------------------------------------------------------------------------------------
@@ -259,7 +263,7 @@ def resume_delete_payment_key(data_id: bytes, result: Done | Failed) -> Function
 
 
 def top_up_payment_key_with_near(nonce: int, swap_contract_id: str, *, deposit: int) -> FunctionCall:
-    """The original's way through a swap contract, which the contract refuses: see ``token.ft_transfer_call``."""
+    """Buy stablecoin through the swap contract that the owner chose; credited is what that then sends (R9)."""
     args = {"nonce": nonce, "swap_contract_id": swap_contract_id}
     return call("top_up_payment_key_with_near", args, deposit=deposit, gas=REQUEST_GAS)
 
@@ -267,7 +271,7 @@ def top_up_payment_key_with_near(nonce: int, swap_contract_id: str, *, deposit: 
 def top_up_payment_key_with_token(
     nonce: int, token_id: str, amount: int, swap_contract_id: str
 ) -> FunctionCall:
-    """Refused as well (R9): an amount that is only stated is never credited."""
+    """Refused (R9): an amount that is only stated is never credited."""
     args = {
         "nonce": nonce,
         "token_id": token_id,
@@ -279,6 +283,22 @@ def top_up_payment_key_with_token(
 
 def withdraw_developer_earnings() -> FunctionCall:
     return call("withdraw_developer_earnings", {}, deposit=ONE_YOCTO, gas=REQUEST_GAS)
+
+
+def credit_https_earnings(
+    batch_id: str, entries: Sequence[tuple[str, int]], fees: int = 0, *, deposit: int
+) -> FunctionCall:
+    """Move what HTTPS calls cost, in micro-USD, from the payment keys' funds to developers, and ``fees`` to the owner.
+
+    By the settlement account. A batch counts once, and answers whether it did now. The deposit pays for new entries
+    of state; what is left comes back.
+    """
+    args = {
+        "batch_id": batch_id,
+        "entries": [[account_id, str(amount)] for account_id, amount in entries],
+        "fees": str(fees),
+    }
+    return call("credit_https_earnings", args, deposit=deposit)
 
 
 def _hex32(data_id: bytes) -> str:
@@ -319,8 +339,52 @@ def set_pricing(changes: dict[PricingField, int]) -> FunctionCall:
     return call("set_pricing", {name: str(value) for name, value in changes.items()})
 
 
-def set_payment_token_contract(payment_token_contract: str | None) -> FunctionCall:
-    return call("set_payment_token_contract", {"payment_token_contract": payment_token_contract})
+def set_payment_token_contract(token_contract: str) -> FunctionCall:
+    return call("set_payment_token_contract", {"token_contract": token_contract})
+
+
+def clear_payment_token_contract() -> FunctionCall:
+    return call("clear_payment_token_contract", {})
+
+
+def set_max_memory_mb(max_memory_mb: int) -> FunctionCall:
+    """Refuse requests for more MiB of memory: no worker would run them."""
+    return call("set_max_memory_mb", {"max_memory_mb": max_memory_mb})
+
+
+def set_swap_contract(swap_contract_id: str) -> FunctionCall:
+    """Let ``top_up_payment_key_with_near`` work, through this contract."""
+    return call("set_swap_contract", {"swap_contract_id": swap_contract_id})
+
+
+def clear_swap_contract() -> FunctionCall:
+    return call("clear_swap_contract", {})
+
+
+def set_settlement_account(account_id: str) -> FunctionCall:
+    """Name the account that may call ``credit_https_earnings``; not the operator."""
+    return call("set_settlement_account", {"account_id": account_id})
+
+
+def clear_settlement_account() -> FunctionCall:
+    return call("clear_settlement_account", {})
+
+
+def withdraw_fees(amount: int | None = None) -> FunctionCall:
+    """Send the owner yoctoNEAR of charged fees, by default all that may go."""
+    args = {"amount": None if amount is None else str(amount)}
+    return call("withdraw_fees", args, deposit=ONE_YOCTO)
+
+
+def withdraw_stablecoin_fees(amount: int | None = None) -> FunctionCall:
+    """Send the owner micro-USD of the pool of fees, by default all of it."""
+    args = {"amount": None if amount is None else str(amount)}
+    return call("withdraw_stablecoin_fees", args, deposit=ONE_YOCTO)
+
+
+def adopt_balances(account_ids: Sequence[str]) -> FunctionCall:
+    """Count what accounts have in an older state; happens by itself at their first use. Anyone may."""
+    return call("adopt_balances", {"account_ids": list(account_ids)})
 
 
 def set_event_metadata(standard: str | None = None, version: str | None = None) -> FunctionCall:
@@ -342,3 +406,8 @@ def clear_all_pending_requests(limit: int | None = None) -> FunctionCall:
 def migrate() -> FunctionCall:
     """Bring the state to the version of the deployed code; the contract calls this itself."""
     return call("migrate", {}, gas=REQUEST_GAS)
+
+
+def migrate_requests(limit: int | None = None) -> FunctionCall:
+    """Carry requests of an older state over, as many as the gas allows; answers how many are left. Anyone may."""
+    return call("migrate_requests", {"limit": limit}, gas=REQUEST_GAS)

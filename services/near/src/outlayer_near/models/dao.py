@@ -18,7 +18,7 @@ from outlayer_near.models.register_events import SetsEnd
 
 DAO_STANDARD = "outlayer-keystore-dao"
 ProposalStatus = Literal["Pending", "Approved", "Rejected", "Executed", "Failed", "Expired"]
-"""``Approved``: passed, its call has not answered yet. ``Failed``: passed, but what it does was not possible."""
+"""``Approved``: passed, what it does is under way. ``Failed``: passed, but what it does was not possible."""
 G1Text = Annotated[str, StringConstraints(pattern=r"\Abls12381g1:[1-9A-HJ-NP-Za-km-z]+\z")]
 """A point of BLS12-381 G1: ``bls12381g1:`` and base58 of the 48 compressed bytes."""
 
@@ -52,7 +52,7 @@ class ExpireMeasurementSet(Model):
 
 
 class UpdateCollateral(Model):
-    """The JSON; of a decided proposal its digest, as ``sha256:…``."""
+    """The JSON; its digest, as ``sha256:…``, of a decided proposal and in lists and events."""
 
     kind: Literal["update_collateral"] = "update_collateral"
     collateral: str
@@ -149,6 +149,16 @@ class DaoConfig(Model):
     register_contract_id: str | None = None
     proposal_ttl_seconds: U64
     keystore_ttl_seconds: U64
+    proposals_count: U64 | None = None
+    """How many there are now; None from contracts before state version 2."""
+
+
+class Pruned(Model):
+    """What ``prune_proposals`` removed, by number, and whether another call would remove more."""
+
+    expired: tuple[U64, ...]
+    forgotten: tuple[U64, ...]
+    more: bool
 
 
 class Refused(Model):
@@ -221,9 +231,19 @@ class ProposalDecided(Model):
     failure: str | None = None
 
 
+class ProposalsPruned(Model):
+    """``expired``: not decided in time. ``forgotten``: decided long ago."""
+
+    expired: tuple[U64, ...]
+    forgotten: tuple[U64, ...]
+
+
 class KeystoreKeysRevoked(Model):
+    """``remaining``: how many more ``remove_expired_keystores`` has to delete for this reason."""
+
     public_keys: tuple[str, ...]
-    reason: Literal["vote", "expired"]
+    reason: Literal["vote", "expired", "set_ended", "access_key_failed"]
+    remaining: U32 = 0
 
 
 class KeyRequested(Model):
@@ -248,6 +268,7 @@ DAO_EVENTS: EventKinds = {
     "keystore_rejected": TypeAdapter(tuple[KeystoreRejected, ...]),
     "vote_cast": TypeAdapter(tuple[VoteCast, ...]),
     "proposal_decided": TypeAdapter(tuple[ProposalDecided, ...]),
+    "proposals_pruned": TypeAdapter(tuple[ProposalsPruned, ...]),
     "keystore_approved": TypeAdapter(tuple[Keystore, ...]),
     "keystore_reverified": TypeAdapter(tuple[Keystore, ...]),
     "keystore_keys_revoked": TypeAdapter(tuple[KeystoreKeysRevoked, ...]),

@@ -3,9 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from outlayer_near.models.base import U32, U64, U128, Model, without_nulls
 
@@ -13,8 +20,20 @@ DEFAULT_MAX_INSTRUCTIONS = 1_000_000_000
 DEFAULT_MAX_MEMORY_MB = 128
 DEFAULT_MAX_EXECUTION_SECONDS = 60
 DEFAULT_BUILD_TARGET = "wasm32-wasip1"
+STORAGE_BYTE_PRICE = 10**19
+"""YoctoNEAR for which a byte of state stands (near.md: ``storage_amount_per_byte``)."""
 
 ResponseFormat = Literal["Bytes", "Text", "Json"]
+
+
+def _one_output(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) != 1 or not value.keys() <= {"Bytes", "Text", "Json"}:
+        raise ValueError("an output is exactly one of Bytes, Text and Json")
+    return value
+
+
+ExecutionOutput = Annotated[dict[str, Any], AfterValidator(_one_output)]
+"""An output as the contract writes it: externally tagged, Bytes and Text as numbers, Json as it is."""
 
 
 class GitHubSource(Model):
@@ -115,7 +134,8 @@ class RequestData(Model):
 class PendingRequest(Model):
     """What the main contract's ``get_request`` shows. ``sender_id`` is the caller (predecessor), not the signer.
 
-    ``input_data`` is set only when the input is too large for the event.
+    ``input_data`` is None where only the event has it. ``pending_output`` is an answer that was handed in and not
+    delivered yet, as the contract holds it. Amounts come as numbers or as decimal text.
     """
 
     request_id: int
@@ -130,13 +150,47 @@ class PendingRequest(Model):
     payer_account_id: str | None = None
     payment: U128 = 0
     attached_usd: U128 = 0
-    timestamp: int = 0
+    timestamp: U128 = 0
+    pending_output: ExecutionOutput | None = None
     output_submitted: bool = False
 
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, value: Any) -> Any:
         return without_nulls(value)
+
+
+class SizeLimits(Model):
+    """What a request's input and answer may be, in bytes, and what they cost, in yoctoNEAR for each byte.
+
+    An answer counts as its caller gets it: JSON text. ``free_output_bytes`` of it are in the base price.
+    """
+
+    max_input_bytes: U64
+    max_output_bytes: U64
+    free_output_bytes: U64
+    output_byte_price: U128
+    input_byte_price: U128
+
+    def output_price(self, size: int) -> int:
+        """YoctoNEAR that a request's payment must cover for an answer of this many bytes."""
+        return max(0, size - self.free_output_bytes) * self.output_byte_price
+
+
+class NearBooks(Model):
+    """Of the contract's NEAR, in yoctoNEAR: payments of waiting requests, and fees that were not withdrawn."""
+
+    held_payments: U128
+    fees: U128
+
+
+class StablecoinPools(Model):
+    """Whose the contract's stablecoin is, in micro-USD: each unit is in exactly one of these."""
+
+    users: U128
+    developers: U128
+    payment_keys: U128
+    fees: U128
 
 
 class Project(Model):

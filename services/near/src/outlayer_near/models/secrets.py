@@ -21,7 +21,6 @@ from outlayer_near.models.base import (
     Variant,
     first_problem,
     read_variant,
-    to_json_text,
     write_variant,
 )
 from outlayer_near.primitives import encode_string
@@ -242,20 +241,28 @@ class SecretKey(Model):
         return variant + body + encode_string(self.profile) + encode_string(self.owner)
 
 
-NAME_ALLOWANCE = 128
-"""Bytes of accessor and profile that stand in the owner's list at no price of their own."""
+PAYMENT_KEY_TASK_BYTES = 310
+"""What a payment key's price holds for the top-ups of others: what one occupies while it is under way."""
+_ENTRY = 40
+"""Bytes that the protocol counts for an entry of state beside its key and value."""
 
 
 def secret_storage_bytes(key: SecretKey, encrypted: str, access: AccessCondition) -> int:
-    """Bytes that an entry is charged for: 40 + key + 4 + ciphertext + condition + 32 + 64 (§1.6).
+    """Bytes that an entry is charged for: its record, its item in the owner's list, a payment key's task (§1.6, R5).
 
-    The condition counts as JSON and 10, or as it is stored if that is more; of the name, what is above the allowance
-    counts once more.
+    A record is ciphertext, condition (borsh behind a version byte), two times and the deposit.
     """
-    condition = max(len(to_json_text(access.to_json()).encode()) + 10, 1 + _stored_bytes(access))
-    name = len(key.to_bytes()) - len(encode_string(key.owner))
-    fixed = 40 + 4 + 32 + 64
-    return fixed + len(key.to_bytes()) + len(encrypted.encode()) + condition + max(0, name - NAME_ALLOWANCE)
+    value = len(encode_string(encrypted)) + 1 + _stored_bytes(access) + 8 + 8 + 16
+    record = _ENTRY + 1 + len(key.to_bytes()) + value
+    owner = 1 + len(encode_string(key.owner))
+    item = len(key.to_bytes()) - len(encode_string(key.owner))
+    listed = _ENTRY + owner + 4 + item + _ENTRY + owner + 16 + 4
+    return record + listed + (PAYMENT_KEY_TASK_BYTES if key.accessor == PAYMENT_KEY else 0)
+
+
+def secret_list_bytes(owner: str) -> int:
+    """Bytes that an owner's first secret is charged for beside its own; they come back with the last one."""
+    return _ENTRY + 1 + len(encode_string(owner)) + 8
 
 
 def _stored_bytes(access: AccessCondition) -> int:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The methods of the original's contracts with the names of their arguments, as its clients call them.
+
+Callbacks that only the contract itself calls are left out. What later versions added (wallets, vaults, agents,
+subscriptions) is one entry each: those methods are not offered here.
+"""
+
+from __future__ import annotations
+
+MAIN: dict[str, tuple[str, ...]] = {
+    "new": ("owner_id", "operator_id", "event_standard", "event_version"),
+    "migrate": (),
+    # executions
+    "request_execution": (
+        "source",
+        "resource_limits",
+        "input_data",
+        "secrets_ref",
+        "response_format",
+        "payer_account_id",
+        "params",
+    ),
+    "submit_execution_output": ("request_id", "output"),
+    "submit_execution_output_and_resolve": (
+        "request_id",
+        "output",
+        "success",
+        "error",
+        "resources_used",
+        "compilation_note",
+    ),
+    "resolve_execution": ("request_id", "response"),
+    "cancel_stale_execution": ("request_id",),
+    # projects
+    "create_project": ("name", "source"),
+    "add_version": ("project_name", "source", "set_active"),
+    "set_active_version": ("project_name", "version_key"),
+    "remove_version": ("project_name", "version_key"),
+    "delete_project": ("project_name",),
+    "transfer_project": ("project_name", "new_owner"),
+    "get_project": ("project_id",),
+    "list_user_projects": ("account_id",),
+    "get_version": ("project_id", "version_key"),
+    "list_versions": ("project_id", "from_index", "limit"),
+    "get_version_count": ("project_id",),
+    # secrets
+    "store_secrets": ("accessor", "profile", "encrypted_secrets_base64", "access"),
+    "delete_secrets": ("accessor", "profile"),
+    "update_access": ("accessor", "profile", "new_access"),
+    "estimate_storage_cost": ("accessor", "profile", "owner", "encrypted_secrets_base64", "access"),
+    "get_secrets": ("accessor", "profile", "owner"),
+    "secrets_exist": ("accessor", "profile", "owner"),
+    "list_profiles": ("accessor", "owner"),
+    "list_user_secrets": ("account_id", "from_index", "limit"),
+    # money
+    "ft_on_transfer": ("sender_id", "amount", "msg"),
+    "resume_topup": ("data_id", "result"),
+    "delete_payment_key": ("nonce",),
+    "resume_delete_payment_key": ("data_id", "result"),
+    "top_up_payment_key_with_near": ("nonce", "swap_contract_id"),
+    "top_up_payment_key_with_token": ("nonce", "token_id", "amount", "swap_contract_id"),
+    "withdraw_developer_earnings": (),
+    "get_developer_earnings": ("account_id",),
+    "get_user_stablecoin_balance": ("account_id",),
+    "get_next_payment_key_nonce": ("account_id",),
+    "get_payment_token_contract": (),
+    # the owner
+    "set_owner": ("new_owner_id",),
+    "set_operator": ("new_operator_id",),
+    "set_paused": ("paused",),
+    "set_pricing": (
+        "base_fee",
+        "per_million_instructions_fee",
+        "per_ms_fee",
+        "per_compile_ms_fee",
+        "base_fee_usd",
+        "per_million_instructions_fee_usd",
+        "per_sec_fee_usd",
+        "per_compile_ms_fee_usd",
+    ),
+    "set_payment_token_contract": ("token_contract",),
+    "set_event_metadata": ("standard", "version"),
+    "emergency_cancel_execution": ("request_id",),
+    "cancel_pending_requests": ("request_ids",),
+    "clear_all_pending_requests": ("limit",),
+    # views
+    "get_request": ("request_id",),
+    "get_stats": (),
+    "get_pricing": (),
+    "get_pricing_full": (),
+    "estimate_execution_cost": ("resource_limits",),
+    "get_max_limits": (),
+    "is_paused": (),
+    "get_config": (),
+    "get_event_metadata": (),
+    "get_pending_output": ("request_id",),
+    "has_pending_output": ("request_id",),
+    "get_pending_request_ids": ("from_index", "limit"),
+    "get_storage_version": (),
+}
+
+REGISTER: dict[str, tuple[str, ...]] = {
+    "new": ("owner_id", "init_worker_account", "outlayer_contract_id"),
+    "register_worker_key": ("public_key", "tdx_quote_hex"),
+    "add_approved_measurements": ("measurements", "clear_others"),
+    "remove_approved_measurements": ("measurements",),
+    "clear_all_approved_measurements": (),
+    "update_collateral": ("collateral", "index"),
+    "remove_worker_keys": ("public_keys",),
+    "transfer_ownership": ("new_owner",),
+    "migrate": (),
+    "get_approved_measurements": (),
+    "is_measurements_approved": ("measurements",),
+    "get_collateral": (),
+    "get_collaterals": (),
+    "get_init_worker_account": (),
+}
+
+KEYSTORE_DAO: dict[str, tuple[str, ...]] = {
+    "new": ("owner_id", "init_account_id", "dao_members", "mpc_contract_id"),
+    "submit_keystore_registration": ("public_key", "tdx_quote_hex", "app_id"),
+    "vote": ("proposal_id", "approve"),
+    "request_key": ("request",),
+    "add_approved_measurements": ("measurements",),
+    "remove_approved_measurements": ("measurements",),
+    "clear_all_approved_measurements": (),
+    "add_dao_member": ("member",),
+    "remove_dao_member": ("member",),
+    "update_collateral": ("collateral", "index"),
+    "get_proposal": ("proposal_id",),
+    "get_proposals": ("from_index", "limit"),
+    "get_dao_members": (),
+    "get_approved_measurements": (),
+    "is_measurements_approved": ("measurements",),
+    "is_keystore_approved": ("public_key",),
+    "get_approved_keystores": (),
+    "get_collaterals": (),
+    "get_owner": (),
+    "get_config": (),
+}
+
+CONTRACTS = {"outlayer": MAIN, "register": REGISTER, "keystore-dao": KEYSTORE_DAO}
+
+# of later versions of the original; none is here
+LATER = (
+    "store_wallet_policy",
+    "freeze_wallet",
+    "unfreeze_wallet",
+    "delete_wallet_policy",
+    "has_wallet_policy",
+    "get_wallet_policy",
+    "get_wallet_policies_by_owner",
+    "estimate_wallet_policy_cost",
+    "get_secret_vault",
+    "get_secret_with_vault",
+    "unbind_secret_vault",
+    "store_agent_secret",
+    "delete_agent_secret",
+    "set_subscription_plans",
+    "set_project_pricing",
+    "remove_project_pricing",
+    "get_priced_projects",
+)
