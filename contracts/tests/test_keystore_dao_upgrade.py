@@ -163,14 +163,39 @@ def test_a_duplicate_proposal_of_the_old_code_does_not_outlive_a_revocation(worl
     assert "error" in world.access_key()
 
 
-def test_two_hundred_keystores_are_listed_by_one_migration(world: World) -> None:
-    keystores = [world.admitted() for _ in range(200)]
+def test_a_proposal_that_kept_no_room_admits_only_with_balance_for_the_keystore(world: World) -> None:
+    proposal = world.submit().json()
     upgrade(world)
+    world.vote(proposal, "alice")
+    for tenths in range(20, 200, 10):
+        world.leave(tenths * NEAR // 10_000)
+        decided = world.call("bob", "vote", proposal_id=proposal, approve=True)
+        assert world.approved() is ("permission" in world.access_key()) is (decided.failure is None)
+        if decided.failure is None:
+            break
+    assert world.status(proposal) == "Executed"
+
+
+def test_two_hundred_and_fifty_keystores_are_migrated_by_one_call_after_another(world: World) -> None:
+    keystores = [world.admitted() for _ in range(250)]
+    deploy(world)
+    # none of this depends on the migration
+    assert reverify(keystores[0], fresh_quote(keystores[0])).json()["status"] == "approved"
+    world.pass_("revoke_keystore_keys", public_keys=[str(keystores[1].key.public_key)])
+    world.vote(world.submit().json(), "alice", "bob")
+    assert world.approved()
+    calls = 0
+    while (left := world.ok("dao", "migrate", gas=300 * TGAS).json()) != {
+        "keystores": 0,
+        "measurement_sets": 0,
+    }:
+        calls += 1
+        assert calls < 3, left
     world.later(31 * DAY)
     removed = 0
     while found := world.call("eve", "remove_expired_keystores", gas=300 * TGAS).json():
         removed += len(found)
-    assert removed == 200
+    assert removed == 250
     assert all("error" in keystore.access_key() for keystore in keystores[::20])
 
 

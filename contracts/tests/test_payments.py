@@ -190,6 +190,18 @@ def test_no_top_up_of_a_stranger_keeps_the_owner_from_the_key(keyed: World, what
         assert keyed.final(again).json() == str(AMOUNT)
 
 
+def test_the_end_of_a_replaced_top_up_is_not_the_end_of_the_one_in_its_place(keyed: World) -> None:
+    stranger, _ = keyed.top_up("carol.test", 1, AMOUNT, owner=BOB)
+    keyed.chain.fast_forward(100)
+    sent, event = keyed.top_up(BOB, 1, 2 * AMOUNT)
+    keyed.chain.fast_forward(110)
+    assert keyed.final(stranger).json() == "0"
+    assert keyed.tokens("carol.test") == MINTED
+    keyed.ok(OPERATOR, "resume_topup", data_id=data_id(event), result=DONE)
+    assert keyed.final(sent).json() == str(2 * AMOUNT)
+    assert keyed.secret(BOB, PAYMENT_KEY, "1")["encrypted_secrets"] == "new"
+
+
 def test_the_owners_own_top_up_is_not_replaced_by_a_second_one(keyed: World) -> None:
     sent, event = keyed.top_up(BOB, 1, AMOUNT)
     again = keyed.pay(BOB, AMOUNT, {"action": "top_up_payment_key", "nonce": 1})

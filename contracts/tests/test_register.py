@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,13 @@ def bare(simulated: World) -> World:
     return dataclasses.replace(simulated, key=KeyPair.generate())
 
 
+def renew_collateral(world: World) -> None:
+    """As of the chain's time, which may be past the life of what is stored."""
+    age = timedelta(hours=1) - timedelta(seconds=world.chain.block()["header"]["timestamp"] // 10**9 - NOW)
+    faults = Faults(tcb_age=age, qe_age=age, crl_age=age)
+    assert world.store(platforms.collateral_with(world.platform, faults)).failure is None
+
+
 def events(result: TxResult) -> list[dict[str, Any]]:
     found = [json.loads(line[11:]) for line in result.logs if line.startswith("EVENT_JSON:")]
     assert all((one["standard"], one["version"]) == ("outlayer-register", "1.0.0") for one in found)
@@ -232,6 +240,20 @@ def test_r12_only_up_to_date_platforms_without_advisories_are_admitted(
     assert reason(bare.submit(bare.quote())) == expected
 
 
+def test_r12_counts_advisories_of_the_level_that_a_td_15_runs_on_now(bare: World) -> None:
+    faults = platforms.running_on_older("INTEL-SA-00999")
+    assert bare.store(platforms.collateral_with(bare.platform, faults)).failure is None
+    data = registration_report_data(str(bare.key.public_key))
+    quote = platforms.quote_with(
+        bare.platform, dataclasses.replace(faults, td={**faults.td, "report_data": data})
+    )
+    answer = bare.submit(quote).json()
+    assert (answer["reason"], answer["detail"]) == ("advisories", "advisories: INTEL-SA-00999")
+    # launched and running on the level without one
+    good = Faults(version=5, body_type=3, td={"report_data": data})
+    assert bare.submit(platforms.quote_with(bare.platform, good)).json()["status"] == "approved"
+
+
 def test_a_debug_td_is_rejected(world: World) -> None:
     attributes = (0x10000001).to_bytes(8, "little")
     data = registration_report_data(str(world.key.public_key))
@@ -295,8 +317,13 @@ def test_a_registration_quote_counts_once(world: World) -> None:
     again = world.submit(quote)
     assert again.json() == first
     assert events(again) == []
+    assert (
+        world.view("get_worker_key", public_key=str(world.key.public_key))["expires_at"]
+        == first["expires_at"]
+    )
     world.later(TTL - 10 * DAY)
     assert not world.valid()
+    renew_collateral(world)
     assert reason(world.submit(quote)) == "key_expired"
 
 
@@ -315,6 +342,7 @@ def test_a_key_expires_lives_longer_when_verified_again_and_is_removed_by_anyone
     removed = world.chain.call(world.init, REGISTER, "remove_expired_keys", gas=200 * TGAS)
     assert removed.json() == [str(world.key.public_key)]
     assert "error" in world.access_key()
+    renew_collateral(world)
     assert reason(world.submit(world.quote())) == "key_removed"
 
 
@@ -382,6 +410,8 @@ def test_the_owner_removes_keys_at_once_and_for_ever(world: World) -> None:
     other = dataclasses.replace(world, key=never)
     for again in (world.submit(quote), world.submit(world.quote()), other.submit(other.quote())):
         assert reason(again) == "key_removed"
+        # no access key is added and taken away again on the way
+        assert len(again.outcomes) <= 3
     assert "error" in world.access_key()
 
 
@@ -389,19 +419,28 @@ def test_the_owner_removes_keys_at_once_and_for_ever(world: World) -> None:
 
 
 def keep_free(world: World, yocto: int) -> None:
-    """Leave the contract's account so much beside what its storage locks."""
-    account = world.chain.account(REGISTER)
-    free = int(account["amount"]) - account["storage_usage"] * 10**19
-    sent = world.chain.send(world.contract, INIT, [Transfer(free - yocto)])
-    assert sent.failure is None
+    """Leave the contract's account exactly so much beside what its storage locks."""
+
+    def free() -> int:
+        account = world.chain.account(REGISTER)
+        return int(account["amount"]) - account["storage_usage"] * 10**19
+
+    # the contract pays gas for the first transfer, and not for the second
+    assert world.chain.send(world.contract, INIT, [Transfer(free() - NEAR // 2_000)]).failure is None
+    assert world.chain.send(world.init, REGISTER, [Transfer(yocto - free())]).failure is None
+    assert free() == yocto
 
 
-@pytest.mark.parametrize("milli", [0, 1, 3, 5, 7, 8, 9, 10, 11, 13])
-def test_without_the_balance_for_an_access_key_nothing_is_registered(world: World, milli: int) -> None:
-    keep_free(world, milli * NEAR // 1_000)
+# what the first key of a set stores: its own 817 bytes, and 147 for the set's queue
+FIRST_KEY = 964 * 10**19
+
+
+@pytest.mark.parametrize("free", [NEAR // 1_000, 7 * NEAR // 1_000, FIRST_KEY - 1, FIRST_KEY, NEAR])
+def test_without_the_balance_for_an_access_key_nothing_is_registered(world: World, free: int) -> None:
+    keep_free(world, free)
     quote = world.quote()
     result = world.submit(quote)
-    if milli < 11:
+    if free < FIRST_KEY:
         assert reason(result) == "access_key_failed"
         assert world.view("get_worker_keys") == []
         assert not world.valid()
@@ -450,6 +489,31 @@ def test_a_key_whose_access_key_is_gone_is_removed_when_it_is_verified_again(wor
     assert not world.valid()
     assert world.view("get_worker_keys") == []
     assert reason(world.submit(world.quote())) == "key_removed"
+
+
+@pytest.mark.parametrize("blocks", range(4))
+@pytest.mark.parametrize("other", ["register_worker_key", "remove_worker_keys"])
+def test_calls_that_cross_leave_a_key_with_its_access_key_or_neither(
+    world: World, other: str, blocks: int
+) -> None:
+    chain, key = world.chain, str(world.key.public_key)
+    registration = {"public_key": key, "tdx_quote_hex": world.quote().hex()}
+    args = registration if other == "register_worker_key" else {"public_keys": [key]}
+    caller = world.init if other == "register_worker_key" else world.owner
+    more: dict[str, Any] = {"gas": 100 * TGAS, "wait_until": "INCLUDED"}
+    first = chain.call(world.init, REGISTER, "register_worker_key", registration, **more)
+    for _ in range(blocks):
+        chain.produce_block()
+    chain.call(caller, REGISTER, other, args, **more)
+    chain.fast_forward(8)
+    assert world.valid() == ("permission" in world.access_key())
+    assert (world.view("get_worker_key", public_key=key) is not None) == world.valid()
+    if other == "register_worker_key":
+        assert world.valid()
+        assert chain.tx(first.hash).json()["status"] == "approved"
+    else:
+        assert not world.valid()
+        assert reason(world.submit(world.quote())) == "key_removed"
 
 
 # --- storage --------------------------------------------------------------------------------------------
@@ -791,6 +855,124 @@ def test_a_state_of_version_1_lives_on_after_the_upgrade() -> None:
             world.store(platforms.collateral_with(platform, older)).failure
         )
         assert len(world.view("get_worker_keys")) == 2
+
+
+VIEWS = (
+    *("get_config", "get_root_ca", "get_collateral_info", "get_collateral", "get_measurement_sets"),
+    *("get_policies", "get_worker_keys", "get_approved_measurements"),
+)
+
+
+def pending(world: World) -> dict[str, Any]:
+    """Without what passes with time."""
+    return world.view("get_pending_policy") | {"seconds_until_activation": 0}
+
+
+def upgraded_from_2(chain: Localnet, old_sets: int) -> tuple[World, World, dict[str, Any], dict[str, Any]]:
+    """A state of version 2 with keys of both older forms, sets, a version of a policy and one that waits; and what the
+    old code showed of it."""
+    platform = platforms.platform()
+    first = dataclasses.replace(deploy(chain, platform.root_der, WASM_V1), platform=platform)
+    first.own("add_measurement_set", measurements=MEASUREMENTS.to_json(), name="old")
+    first.store(platforms.collateral_with(platform, Faults()))
+    first.submit(first.quote())
+    chain.deploy(first.contract, WASM_V2)
+    for number in range(old_sets):
+        values = dataclasses.replace(MEASUREMENTS, rtmr3=f"{number:096x}").to_json()
+        first.own("add_measurement_set", measurements=values, role="compiler")
+    first.own("expire_measurement_set", id=2, not_after=0)
+    second = dataclasses.replace(first, key=KeyPair.generate())
+    second.submit(second.quote())
+    first.own("propose_policy", **policy_file(COMPILER, 1))
+    first.own("activate_policy", version=1)
+    first.own("raise_policy_delay", policy_delay_seconds=DAY)
+    first.own("propose_policy", **policy_file(dataclasses.replace(COMPILER, rtmr0="12" * 48), 2))
+    shown = {name: first.view(name) for name in VIEWS}
+    waiting = pending(first)
+    chain.deploy(first.contract, WASM)
+    return first, second, shown, waiting
+
+
+def in_order(shown: dict[str, Any]) -> dict[str, Any]:
+    """Sets by id: their places change while they get keys of their own."""
+    return shown | {"get_measurement_sets": sorted(shown["get_measurement_sets"], key=lambda one: one["id"])}
+
+
+@pytest.mark.parametrize("migrated", [False, True])
+def test_a_state_of_version_2_lives_on_after_the_upgrade(migrated: bool) -> None:
+    with localnet(clock=clock_from(NOW)) as chain:
+        first, second, shown, waiting = upgraded_from_2(chain, 5)
+        assert {name: first.view(name) for name in VIEWS} == shown
+        if migrated:
+            left = chain.call(first.owner, REGISTER, "migrate", gas=300 * TGAS).json()
+            assert left == {"measurement_sets": 0, "policies": 0, "keys": 0}
+            assert in_order({name: first.view(name) for name in VIEWS}) == in_order(shown)
+        assert pending(first) == waiting
+        for world in (first, second):
+            assert world.valid()
+            assert world.submit(world.quote()).json()["expires_at"] == NOW + TTL
+            assert reverify(world, fresh_quote(world), world.init).json()["status"] == "approved"
+            scope = world.access_key()["permission"]["FunctionCall"]["method_names"]
+            assert scope == METHODS
+        third = dataclasses.replace(first, key=KeyPair.generate())
+        registered = third.submit(third.quote())
+        assert registered.json()["status"] == "approved"
+        # with older collateral its signatures are computed again
+        assert registered.gas_burnt < (14 if migrated else 30) * TGAS
+        first.later(DAY)
+        activated = chain.call(first.init, REGISTER, "activate_policy", {"version": 2}, gas=100 * TGAS)
+        assert activated.json()["sets"] == [8]
+        assert [one["version"] for one in first.view("get_policies")] == [1, 2]
+        # keys of older forms leave a trace too, and one that was never verified again is found
+        first.own("remove_worker_keys", public_keys=[str(first.key.public_key)])
+        assert reason(first.submit(first.quote())) == "key_removed"
+        ended = first.own("expire_measurement_set", id=1, not_after=0)
+        assert ended.json() == {"removed": 2, "remaining": 0}
+
+
+def test_keys_of_version_2_that_were_never_verified_again_are_found_and_leave_a_trace() -> None:
+    with localnet(clock=clock_from(NOW)) as chain:
+        first, second, _, _ = upgraded_from_2(chain, 2)
+        quotes = [world.quote() for world in (first, second)]
+        # with little gas some wait for the next call, and no call fails
+        args = {"id": 1, "not_after": 0}
+        assert (
+            chain.call(first.owner, REGISTER, "expire_measurement_set", args, gas=12 * TGAS).failure is None
+        )
+        removed = [chain.call(first.init, REGISTER, "remove_expired_keys", gas=15 * TGAS) for _ in range(4)]
+        assert all(result.failure is None for result in removed)
+        for world, quote in zip((first, second), quotes, strict=True):
+            assert "error" in world.access_key()
+            assert reason(world.submit(quote)) == "measurements_not_approved"
+        assert first.view("get_worker_keys") == []
+        # what was not paid is not given back
+        assert balance(first) == {"total": "0", "available": "0", "owed": "0"}
+
+
+def test_a_state_of_version_2_with_many_sets_works_and_is_migrated_in_steps() -> None:
+    with localnet(clock=clock_from(NOW)) as chain:
+        first, second, shown, _ = upgraded_from_2(chain, 400)
+        for _ in range(2):
+            other = dataclasses.replace(first, key=KeyPair.generate())
+            args = {"public_key": str(other.key.public_key), "tdx_quote_hex": other.quote().hex()}
+            new = chain.call(first.init, REGISTER, "register_worker_key", args, gas=300 * TGAS)
+            assert new.json()["status"] == "approved"
+        args = {"public_key": str(second.key.public_key), "tdx_quote_hex": fresh_quote(second).hex()}
+        again = chain.call(first.init, REGISTER, "reverify_worker_key", args, gas=300 * TGAS)
+        assert again.json()["status"] == "approved"
+        shown |= {name: first.view(name) for name in ("get_worker_keys",)}
+        steps = 0
+        while True:
+            left = chain.call(first.owner, REGISTER, "migrate", gas=200 * TGAS).json()
+            steps += 1
+            ids = [one["id"] for one in first.view("get_measurement_sets")]
+            assert sorted(ids) == [one["id"] for one in shown["get_measurement_sets"]]
+            if not any(left.values()):
+                break
+        assert steps > 1
+        assert in_order({name: first.view(name) for name in VIEWS}) == in_order(shown)
+        other = dataclasses.replace(first, key=KeyPair.generate())
+        assert other.submit(other.quote()).gas_burnt <= 14 * TGAS
 
 
 needs_vectors = pytest.mark.skipif(not VECTORS.is_dir(), reason=f"no test vectors at {VECTORS}")

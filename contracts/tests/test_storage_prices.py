@@ -38,6 +38,7 @@ PEOPLE = ("alice.test", "b.test", LONGEST)
 SLOT = 64
 UUID = 17
 DEPOSIT = 3 * NEAR
+WIDE = {"Whitelist": {"accounts": ["alice.test"]}}
 OLD_MAIN = Path(__file__).parent / "fixtures" / "outlayer-v2.wasm"
 
 people = st.sampled_from(PEOPLE)
@@ -441,3 +442,33 @@ def test_nobody_gains_or_loses_by_the_new_prices() -> None:
 
         Machine.world = world
         run(Machine)
+
+
+def test_of_an_old_secret_only_the_change_is_charged() -> None:
+    who, name = "b.test", {"accessor": {"WasmHash": {"hash": "ab" * 32}}, "profile": "p"}
+    stored = {**name, "encrypted_secrets_base64": "c" * 100, "access": "AllowAll"}
+    with people_of(OLD_MAIN) as world:
+
+        def held() -> int:
+            return int(world.view("get_secrets", owner=who, **name)["storage_deposit"])
+
+        world.ok(who, "store_secrets", DEPOSIT, **stored)
+        first = held()
+        code = DeployContract((ARTIFACTS / "outlayer.wasm").read_bytes())
+        actions = [code, FunctionCall("migrate", b"{}", 200 * TGAS, 0)]
+        assert world.chain.send(world.accounts[MAIN], MAIN, actions).failure is None
+        # the same again needs nothing, and what is longer pays for its bytes
+        world.ok(who, "store_secrets", **stored)
+        world.ok(who, "update_access", **name, new_access="AllowAll")
+        assert held() == first
+        longer = {**stored, "encrypted_secrets_base64": "c" * 130}
+        assert int(world.view("estimate_storage_cost", owner=who, **longer)) == first + 30 * BYTE
+        world.refused(who, "store_secrets", "Insufficient deposit for update", 30 * BYTE - 1, **longer)
+        world.ok(who, "store_secrets", 30 * BYTE, **longer)
+        assert held() == first + 30 * BYTE
+        before = world.chain.balance(who)
+        wide = world.ok(who, "update_access", DEPOSIT, **name, new_access=WIDE)
+        assert before - world.chain.balance(who) - wide.tokens_burnt == BYTE * (4 + 4 + 10)
+        before = world.chain.balance(who)
+        gone = world.ok(who, "delete_secrets", **name)
+        assert world.chain.balance(who) - before + gone.tokens_burnt == first + BYTE * (30 + 18)

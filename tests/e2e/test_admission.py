@@ -63,19 +63,26 @@ def add_token(cli: Cli, name: str, token: str) -> None:
 
 @pytest.fixture
 def rogue(cli: Cli, tmp_path: Path) -> Iterator[Rogue]:
+    with running_worker(cli, tmp_path, "rogue") as worker:
+        yield worker
+
+
+@contextlib.contextmanager
+def running_worker(cli: Cli, tmp_path: Path, name: str) -> Iterator[Rogue]:
+    """A worker of this name on other measurements than the stack's."""
     stack = cli.stack()
     measurements = tmp_path / "m.json"
     measurements.write_text(json.dumps(other_measurements(cli)))
-    agent_socket = cli.state / "run" / "rogue.sock"
+    agent_socket = cli.state / "run" / f"{name}.sock"
     token_file = tmp_path / "token"
-    token_file.write_text("the-token-of-the-rogue-worker")
-    add_token(cli, "rogue", "the-token-of-the-rogue-worker")
+    token_file.write_text(f"the-token-of-{name}")
+    add_token(cli, name, f"the-token-of-{name}")
     log = tmp_path / "worker.log"
     platform = [sys.executable, "-m", "outlayer_attestation.platform", "serve"]
-    platform += ["--state", str(cli.state / "tdx"), "--guest", f"rogue={agent_socket}:{measurements}"]
+    platform += ["--state", str(cli.state / "tdx"), "--guest", f"{name}={agent_socket}:{measurements}"]
     env = {
         **cli.env,
-        "WORKER_ID": "rogue",
+        "WORKER_ID": name,
         "COORDINATOR_URL": stack["coordinator_url"],
         "WORKER_TOKEN_FILE": str(token_file),
         "NEAR_RPC_URL": stack["rpc_url"],
@@ -141,20 +148,24 @@ def has_access_key(cli: Cli, public_key: str) -> bool:
     return asyncio.run(ask())
 
 
-def test_the_access_key_of_a_worker_is_gone_soon_after_its_measurements_ended(cli: Cli, rogue: Rogue) -> None:
+def test_the_access_key_of_a_worker_is_gone_soon_after_its_measurements_ended(
+    cli: Cli, tmp_path: Path
+) -> None:
     """By time alone: nobody calls anything but the keeper."""
     ends = int(time.time()) + 25
-    owner_calls(
-        cli,
-        on_register.add_measurement_set(other_measurements(cli), name="for a short time", not_after=ends),
+    approve = on_register.add_measurement_set(
+        other_measurements(cli), name="for a short time", not_after=ends
     )
-    wait_until(lambda: "key_registered" in rogue.log.read_text(), 40)
-    key = KeyPair.from_secret(json.loads((rogue.key_file / KEY_FILE).read_text())["private_key"])
-    public_key = str(key.public_key)
-    assert has_access_key(cli, public_key)
-    wait_until(lambda: not has_access_key(cli, public_key), 60)
+    owner_calls(cli, approve)
+    with running_worker(cli, tmp_path, "short-lived") as worker:
+        wait_until(lambda: "key_registered" in worker.log.read_text(), 40)
+        secret = json.loads((worker.key_file / KEY_FILE).read_text())["private_key"]
+        public_key = str(KeyPair.from_secret(secret).public_key)
+        assert has_access_key(cli, public_key)
+        wait_until(lambda: not has_access_key(cli, public_key), 60)
     assert time.time() >= ends
-    wait_until(lambda: 'outlayer_keeper_keys_removed_total{contract="register"} ' in keeper_metrics(cli), 20)
+    removed = 'outlayer_keeper_keys_removed_total{contract="register"} '
+    wait_until(lambda: removed in keeper_metrics(cli), 20)
 
 
 def keeper_metrics(cli: Cli) -> str:
@@ -229,5 +240,8 @@ def test_a_key_that_the_contract_removed_cannot_open_a_session(cli: Cli) -> None
 
     assert asyncio.run(remove()) is False
     wait_until(lambda: open_session(cli, token, key)[0] == 403, 20)
-    # the worker notices, registers again, with a new key where the old one is gone for good, and works on
-    wait_until(lambda: open_session(cli, token, worker_key(cli, "worker-2"))[0] == 200, 150)
+    # the worker notices that the key is gone for good, starts again with a new one, and works on
+    key_file = cli.state / "workers" / "worker-2" / "worker-key.json"
+    wait_until(lambda: key_file.exists() and worker_key(cli, "worker-2").public_key != key.public_key, 100)
+    assert open_session(cli, token, key)[0] == 403
+    wait_until(lambda: open_session(cli, token, worker_key(cli, "worker-2"))[0] == 200, 60)

@@ -12,8 +12,8 @@ from tools.contracttable.errors import TableError
 from tools.contracttable.render import Row, Section, page
 from tools.contracttable.stage import ARTIFACTS, Measured, Stage, methods_of, stage
 
-# it has the interface of the original's contract, not its code: its gas would tell nothing
-UNLISTED = frozenset({"original-main"})
+# stand-ins for what is not ours, the original's contract and a swap: their gas would tell nothing
+UNLISTED = frozenset({"original-main", "swap"})
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ use measurements::Role;
 use near_sdk::{env, near, AccountId, Gas, NearToken, Promise};
 
 use crate::state::StateV2;
-use crate::{require_gas, Action, Contract, ContractExt, Status};
+use crate::{require_gas, Action, Contract, ContractExt, Proposal, Status};
 
 const MAX_REVOCATIONS: usize = 16;
 /// Of the text in a proposal. Collateral has about 24 KB.
@@ -140,10 +140,10 @@ impl StateV2 {
         Ok(())
     }
 
-    pub(crate) fn execute(&mut self, id: u64, action: &Action) -> Result<Outcome, String> {
+    pub(crate) fn execute(&mut self, proposal: &Proposal, action: &Action) -> Result<Outcome, String> {
         match action {
             Action::ApproveKeystore(candidate) => {
-                self.add_key(candidate, id);
+                self.add_key(candidate, proposal);
                 return Ok(Outcome::Running);
             }
             Action::AddMeasurementSet { set } => self.add_set(set.clone())?,
@@ -161,7 +161,7 @@ impl StateV2 {
             Action::CallRegister { method, args } => {
                 let register = self.register_contract_id.clone();
                 let register = register.ok_or_else(|| "This DAO has no register contract".to_string())?;
-                call_register(register, method, args, id);
+                call_register(register, method, args, proposal.id);
                 return Ok(Outcome::Running);
             }
         }

@@ -1,30 +1,35 @@
 // SPDX-License-Identifier: MIT
 //! What the owner does while the DAO is set up, and what is left of it after `hand_over`.
 
-use approval::now;
-use measurements::{MeasurementSet, Measurements, NewSet, PlatformRules, Role};
+use approval::{now, SetsEnd};
+use measurements::{Measurements, NewSet, PlatformRules, Role};
 use near_sdk::{env, near, require, AccountId};
 
 use crate::events::{emit, Event, HandedOver, MembershipChanged};
 use crate::state::StateV2;
-use crate::{or_panic, Contract, ContractExt};
+use crate::{or_panic, Contract, ContractExt, KeysRemoved};
+
+/// How long a set that ended can still be read.
+const RETENTION_SECONDS: u64 = 90 * 86_400;
+/// An event holds so many sets.
+const MAX_PRUNED: usize = 5;
 
 #[near]
 impl Contract {
-    /// A keystore's set without bounds; nothing when such a set is active already. Gives how many keys of keystores
-    /// are still to be deleted (`remove_expired_keystores`), since others were cleared.
+    /// A keystore's set without bounds; nothing when such a set is active already. With `clear_others` all other sets
+    /// end, and up to 100 keys of their keystores are deleted.
     pub fn add_approved_measurements(
         &mut self,
         measurements: Measurements,
         clear_others: Option<bool>,
-    ) -> u32 {
+    ) -> KeysRemoved {
         let state = self.set_up();
-        let mut remaining = 0;
+        let active = state.approvals.sets.matching(&measurements, now());
         if clear_others.unwrap_or(false) {
-            (_, remaining) = state.expire_sets(|other| *other != measurements);
+            let same: Vec<u32> = active.iter().map(|set| set.id).collect();
+            state.end_all_sets(&same);
         }
-        let unbounded = |set: &MeasurementSet| set.measurements == measurements && set.not_after.is_none();
-        if !state.approvals.sets.matching(&measurements, now()).iter().any(unbounded) {
+        if active.iter().all(|set| set.not_after.is_some()) {
             let set = NewSet {
                 role: Role::Keystore,
                 name: None,
@@ -35,19 +40,35 @@ impl Contract {
             };
             or_panic(state.add_set(set));
         }
-        remaining
+        state.remove_unapproved()
     }
 
-    /// Gives how many keys of keystores are still to be deleted.
-    pub fn remove_approved_measurements(&mut self, measurements: Measurements) -> u32 {
-        let (ended, remaining) = self.set_up().expire_sets(|other| *other == measurements);
-        require!(ended > 0, "Measurements not found");
-        remaining
+    /// Ends the sets with these measurements and deletes up to 100 keys of their keystores.
+    pub fn remove_approved_measurements(&mut self, measurements: Measurements) -> KeysRemoved {
+        let state = self.set_up();
+        let ended = state.approvals.sets.end_measurements(&measurements, None, now());
+        require!(!ended.is_empty(), "Measurements not found");
+        emit(Event::MeasurementSetChanged([SetsEnd { ids: &ended, not_after: now() }]));
+        state.remove_unapproved()
     }
 
-    /// Gives how many keys of keystores are still to be deleted.
-    pub fn clear_all_approved_measurements(&mut self) -> u32 {
-        self.set_up().expire_sets(|_| true).1
+    /// Ends all sets and deletes up to 100 keys of their keystores.
+    pub fn clear_all_approved_measurements(&mut self) -> KeysRemoved {
+        let state = self.set_up();
+        state.end_all_sets(&[]);
+        state.remove_unapproved()
+    }
+
+    /// Delete sets that ended more than 90 days ago; the event holds them. Anyone may. Looks at `limit` sets (at most 100,
+    /// by default 50), goes on where the last call stopped, and gives the ids of what it deleted, at most 5.
+    pub fn prune_measurement_sets(&mut self, limit: Option<u32>) -> Vec<u32> {
+        let ended_before = now().saturating_sub(RETENTION_SECONDS);
+        let limit = limit.unwrap_or(50).min(100);
+        let pruned = self.state_mut().approvals.sets.prune(limit, MAX_PRUNED, ended_before);
+        if !pruned.is_empty() {
+            emit(Event::MeasurementSetsPruned(&pruned));
+        }
+        pruned.into_iter().map(|set| set.id).collect()
     }
 
     /// `member` is the original's name of the argument.
@@ -104,18 +125,17 @@ impl StateV2 {
         Ok(())
     }
 
-    /// Gives how many sets ended, and how many keys of theirs are still to be deleted.
-    fn expire_sets(&mut self, which: impl Fn(&Measurements) -> bool) -> (usize, u32) {
-        let sets = self.approvals.sets.newest_lasting(crate::views::MAX_SETS, now()).into_iter();
-        let ids: Vec<u32> = sets.filter(|set| which(&set.measurements)).map(|set| set.id).collect();
-        let ended = self.approvals.sets.end_ids(&ids, now());
-        (ended.len(), self.sets_ended(&ended, now()))
+    /// All sets that there are, but for `except`.
+    fn end_all_sets(&mut self, except: &[u32]) {
+        let end = self.approvals.sets.end_role(Role::Keystore, now(), except);
+        emit(Event::MeasurementSetsEnded([&end]));
     }
 
     pub(crate) fn expire_set(&mut self, id: u32, not_after: u64) -> Result<(), String> {
         let not_after =
             self.approvals.sets.expire(id, not_after, now()).map_err(|error| error.to_string())?;
-        self.sets_ended(&[id], not_after);
+        emit(Event::MeasurementSetChanged([SetsEnd { ids: &[id], not_after }]));
+        self.remove_unapproved();
         Ok(())
     }
 

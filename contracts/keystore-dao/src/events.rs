@@ -2,7 +2,7 @@
 //! Events in the NEP-297 form: standard "outlayer-keystore-dao", version "1.0.0".
 
 use approval::{CollateralInfo, SetsEnd};
-use measurements::MeasurementSet;
+use measurements::{MeasurementSet, RoleEnd};
 use near_sdk::serde::Serialize;
 use near_sdk::{AccountId, PublicKey};
 
@@ -22,6 +22,8 @@ pub enum Event<'a> {
     KeyRequested([KeyRequested<'a>; 1]),
     MeasurementSetAdded([&'a MeasurementSet; 1]),
     MeasurementSetChanged([SetsEnd<'a>; 1]),
+    MeasurementSetsEnded([&'a RoleEnd; 1]),
+    MeasurementSetsPruned(&'a [MeasurementSet]),
     CollateralUpdated([&'a CollateralInfo; 1]),
     MembershipChanged([MembershipChanged<'a>; 1]),
     HandedOver([HandedOver<'a>; 1]),

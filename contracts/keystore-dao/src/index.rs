@@ -1,175 +1,146 @@
 // SPDX-License-Identifier: MIT
-//! Keystores by the measurement set that admitted them, each set's in a chain in the order in which they expire: all
-//! live equally long, so whoever is admitted or renewed goes to the end. Those that no longer count are found at the
-//! beginnings, without reading the others. And every key that was ever admitted, for good.
+//! Keystores by the measurement set that admitted them, in the order in which they expire, so that those that no longer
+//! count are found without reading the others. And every key that was ever admitted, for good.
 
-use approval::now;
-use near_sdk::store::{LookupMap, LookupSet};
-use near_sdk::{env, near, Gas, PublicKey};
+use approval::KeyIndex;
+use near_sdk::store::LookupSet;
+use near_sdk::{env, near, Gas, IntoStorageKey, PublicKey};
 
 use crate::state::StateV2;
-use crate::{gas_left, Keystore, Links, StorageKey, StoredKeystore};
+use crate::{gas_left, Keystore, StorageKey, StoredKeystore};
 
-/// What a search leaves to the call: the deletion of a few keys.
-const REST_GAS: Gas = Gas::from_tgas(25);
+/// A receipt holds 100 actions, and all logs of a call 16 KB.
+pub(crate) const MAX_REMOVALS: usize = 100;
+/// For each key that a call removes. Measured: about 0.9 Tgas, some of it when the call ends.
+const REMOVAL_GAS: Gas = Gas::from_gas(1_500_000_000_000);
+/// What is left to the call that removes as many as its gas allows.
+const REST_GAS: Gas = Gas::from_tgas(15);
 
-#[near(serializers = [borsh])]
-struct Chain {
-    first: PublicKey,
-    last: PublicKey,
-    count: u32,
-}
+/// Listing a keystore takes less gas than a removal; what the call itself needs counts as so many.
+const LISTING_REST: usize = 10;
 
 #[near(serializers = [borsh])]
 pub struct KeystoreIndex {
-    chains: LookupMap<u32, Chain>,
-    /// Sets that have keystores.
-    sets: Vec<u32>,
+    pub keys: KeyIndex,
+    /// Where the next search begins.
+    search_at: u32,
     /// Digests of all keys that were ever admitted.
     admitted: LookupSet<[u8; 32]>,
-    /// Whether keystores of the first version's state are still to be chained.
-    incomplete: bool,
+    /// Keystores at places before this one may be of the first version's state, which had no lists.
+    unlisted: u32,
 }
 
 impl KeystoreIndex {
-    pub fn new(incomplete: bool) -> Self {
+    pub fn new(unlisted: u32) -> Self {
         KeystoreIndex {
-            chains: LookupMap::new(StorageKey::Chains),
-            sets: Vec::new(),
+            keys: KeyIndex::new(&StorageKey::KeysBySet.into_storage_key()),
+            search_at: 0,
             admitted: LookupSet::new(StorageKey::Admitted),
-            incomplete,
+            unlisted,
         }
     }
 
     pub fn was_admitted(&self, key: &PublicKey) -> bool {
         self.admitted.contains(&digest(key))
     }
-
-    /// Write what is cached, so that the storage usage counts it.
-    pub fn flush(&mut self) {
-        self.chains.flush();
-    }
-
-    fn count(&self, set: u32) -> u32 {
-        self.chains.get(&set).map_or(0, |chain| chain.count)
-    }
 }
 
 impl StateV2 {
-    /// Keep a keystore at the end of its set's chain: a new one, or one that lives longer from now on.
+    /// Keep a keystore at the end of its set's queue: a new one, or one that lives longer from now on.
     pub(crate) fn enlist(&mut self, keystore: Keystore) {
-        let (key, set) = (keystore.public_key.clone(), keystore.measurement_set);
-        if let Some(StoredKeystore::V2(known, links)) = self.keystores.get(&key) {
-            let (set, links) = (known.measurement_set, links.clone());
-            self.unchain(&key, set, links);
+        let key = keystore.public_key.clone();
+        if let Some(StoredKeystore::V2(known, place)) = self.keystores.get(&key) {
+            let (set, place) = (known.measurement_set, *place);
+            self.unlist(set, place);
         }
         self.index.admitted.insert(digest(&key));
-        let previous = match self.index.chains.get_mut(&set) {
-            Some(chain) => {
-                chain.count += 1;
-                Some(std::mem::replace(&mut chain.last, key.clone()))
-            }
-            None => {
-                self.index.sets.push(set);
-                self.index.chains.insert(set, Chain { first: key.clone(), last: key.clone(), count: 1 });
-                None
-            }
-        };
-        if let Some(links) = previous.as_ref().and_then(|key| self.links_mut(key)) {
-            links.next = Some(key.clone());
-        }
-        self.keystores.insert(key, StoredKeystore::V2(keystore, Links { previous, next: None }));
+        let place = self.index.keys.add(keystore.measurement_set, &key);
+        self.keystores.insert(key, StoredKeystore::V2(keystore, place));
     }
 
     /// Forget a keystore; that its key was admitted stays known.
     pub(crate) fn delist(&mut self, key: &PublicKey) -> bool {
         let Some(stored) = self.keystores.remove(key) else { return false };
-        if let StoredKeystore::V2(keystore, links) = stored {
-            self.unchain(key, keystore.measurement_set, links);
+        if let StoredKeystore::V2(keystore, place) = stored {
+            self.unlist(keystore.measurement_set, place);
         }
         true
     }
 
-    fn unchain(&mut self, key: &PublicKey, set: u32, links: Links) {
-        if let Some(beside) = links.previous.as_ref().and_then(|key| self.links_mut(key)) {
-            beside.next.clone_from(&links.next);
-        }
-        if let Some(beside) = links.next.as_ref().and_then(|key| self.links_mut(key)) {
-            beside.previous.clone_from(&links.previous);
-        }
-        let Some(chain) = self.index.chains.get_mut(&set) else { return };
-        chain.count -= 1;
-        if let Some(next) = links.next.as_ref().filter(|_| chain.first == *key) {
-            chain.first = next.clone();
-        }
-        if let Some(previous) = links.previous.as_ref().filter(|_| chain.last == *key) {
-            chain.last = previous.clone();
-        }
-        if chain.count == 0 {
-            self.index.chains.remove(&set);
-            self.index.sets.retain(|one| *one != set);
-        }
+    fn unlist(&mut self, set: u32, place: u64) {
+        self.index.keys.remove(set, place);
+        self.index.keys.close_if_empty(set);
     }
 
-    fn links_mut(&mut self, key: &PublicKey) -> Option<&mut Links> {
-        match self.keystores.get_mut(key) {
-            Some(StoredKeystore::V2(_, links)) => Some(links),
-            _ => None,
+    /// List keystores of a state that had no lists: up to so many, and as many as the gas allows. Gives how many are
+    /// left at most.
+    pub(crate) fn complete_index(&mut self, limit: usize) -> u32 {
+        let mut batch: Vec<Keystore> = Vec::new();
+        while self.index.unlisted > 0 && batch.len() < limit && gas_for_removal(batch.len() + LISTING_REST) {
+            self.index.unlisted = self.index.unlisted.min(self.keystores.len());
+            let Some(place) = self.index.unlisted.checked_sub(1) else { break };
+            self.index.unlisted = place;
+            if let Some(StoredKeystore::V1(keystore)) = self.keystores.values().nth(place as usize) {
+                batch.push(keystore.clone());
+            }
         }
+        // each goes before those that are listed
+        batch.sort_by_key(|keystore| std::cmp::Reverse(keystore.expires_at));
+        for keystore in batch {
+            let key = keystore.public_key.clone();
+            self.index.admitted.insert(digest(&key));
+            let place = self.index.keys.add_first(keystore.measurement_set, &key);
+            self.keystores.insert(key, StoredKeystore::V2(keystore, place));
+        }
+        self.index.unlisted
     }
 
-    /// Chain the keystores of a state that had no chains.
-    pub(crate) fn complete_index(&mut self) {
-        if std::mem::take(&mut self.index.incomplete) {
-            let mut known: Vec<Keystore> =
-                self.keystores.values().map(|stored| stored.keystore().clone()).collect();
-            known.sort_by_key(|keystore| keystore.expires_at);
-            known.into_iter().for_each(|keystore| self.enlist(keystore));
+    /// Delist keystores of sets that ended, and unless `only_ended` those that expired: up to 100, and as many as the gas
+    /// allows. Goes on where the last search stopped. Gives their keys, and how many more the sets that it saw to have
+    /// ended still have.
+    pub(crate) fn delist_dead(&mut self, only_ended: bool) -> (Vec<PublicKey>, u32) {
+        let (mut found, mut more) = (Vec::new(), 0);
+        for _ in 0..self.index.keys.sets() {
+            if !gas_for_removal(found.len()) {
+                break;
+            }
+            if self.index.search_at >= self.index.keys.sets() {
+                self.index.search_at = 0;
+            }
+            let Some(set) = self.index.keys.set_at(self.index.search_at) else { break };
+            let ended = !self.is_active(set);
+            if ended || !only_ended {
+                self.delist_dead_of(set, ended, &mut found);
+            }
+            let left = self.index.keys.count(set);
+            more += if ended { left } else { 0 };
+            // a set that lost its last key has left its place to another
+            self.index.search_at += u32::from(left > 0);
         }
-    }
-
-    /// Up to `limit` keys of these sets, and how many more there are. The next search begins with these sets.
-    pub(crate) fn keys_of(&mut self, sets: &[u32], limit: usize) -> (Vec<PublicKey>, u32) {
-        let (first, rest): (Vec<u32>, Vec<u32>) = self.index.sets.iter().partition(|set| sets.contains(set));
-        self.index.sets = [&first[..], &rest[..]].concat();
-        let mut found = Vec::new();
-        for set in &first {
-            self.collect(*set, limit, |_| true, &mut found);
-        }
-        let all: u32 = first.iter().map(|set| self.index.count(*set)).sum();
-        let more = all.saturating_sub(found.len() as u32);
         (found, more)
     }
 
-    /// Up to `limit` keys of keystores that no longer count. A search looks at as many sets as its gas allows (about
-    /// three per Tgas), and the next one goes on from there.
-    pub(crate) fn ended_keys(&mut self, limit: usize) -> Vec<PublicKey> {
-        let (mut found, mut looked_at) = (Vec::new(), 0usize);
-        for set in &self.index.sets {
-            if found.len() >= limit || (looked_at > 0 && gas_left() < REST_GAS) {
-                break;
-            }
-            let ended = !self.is_active(*set);
-            self.collect(*set, limit, |keystore| ended || now() >= keystore.expires_at, &mut found);
-            looked_at += 1;
-        }
-        // the last one may have more
-        self.index.sets.rotate_left(looked_at.saturating_sub(1));
-        found
-    }
-
-    /// Keys from the beginning of a chain, while this is true of them.
-    fn collect(&self, set: u32, limit: usize, which: impl Fn(&Keystore) -> bool, found: &mut Vec<PublicKey>) {
-        let mut next = self.index.chains.get(&set).map(|chain| &chain.first);
-        while let Some(key) = next.filter(|_| found.len() < limit) {
-            let Some(StoredKeystore::V2(keystore, links)) = self.keystores.get(key) else { return };
-            if !which(keystore) {
+    fn delist_dead_of(&mut self, set: u32, ended: bool, found: &mut Vec<PublicKey>) {
+        while found.len() < MAX_REMOVALS {
+            let removed = found.len();
+            let Some(key) = self.index.keys.first(set, || gas_for_removal(removed)) else { return };
+            if !ended && self.is_approved(&key) {
                 return;
             }
-            found.push(key.clone());
-            next = links.next.as_ref();
+            self.delist(&key);
+            found.push(key);
         }
     }
+}
+
+/// Whether the gas that is left suffices to end a call that has removed so many keys, and one more.
+pub(crate) fn gas_for_removal(removed: usize) -> bool {
+    gas_left() >= gas_of_removals(removed + 1)
+}
+
+/// What a call needs to remove so many keys and to end.
+pub(crate) fn gas_of_removals(count: usize) -> Gas {
+    REST_GAS.saturating_add(REMOVAL_GAS.saturating_mul(count as u64))
 }
 
 fn digest(key: &PublicKey) -> [u8; 32] {

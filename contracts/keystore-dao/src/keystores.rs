@@ -3,7 +3,6 @@
 
 use approval::{
     encode_hex, new_challenge, now, registration_report_data, require_ed25519, reverification_report_data,
-    SetsEnd,
 };
 use approval::{Appraised, Refusal};
 use measurements::Role;
@@ -11,11 +10,13 @@ use near_sdk::{env, near, require, Allowance, Gas, NearToken, Promise, PromiseOr
 use serde_json::json;
 
 use crate::events::{emit, Event, KeyRequested, KeysRevoked, KeystoreRejected};
+use crate::index::{gas_for_removal, gas_of_removals, MAX_REMOVALS};
+use crate::proposals::EXECUTION_BYTES;
 use crate::state::StateV2;
-use crate::storage::{pay, spare_balance};
+use crate::storage::{pay, price_of, spare_balance};
 use crate::{
-    gas_left, require_gas, Action, Answer, Candidate, Contract, ContractExt, KeyRequest, Keystore, Status,
-    StoredKeystore, Submission,
+    require_gas, Action, Answer, Candidate, Contract, ContractExt, KeyRequest, KeysRemoved, Keystore,
+    Proposal, Status, StoredKeystore, Submission,
 };
 
 /// All that a keystore's key may call, on this account.
@@ -23,12 +24,6 @@ const KEYSTORE_METHODS: &str = "request_key";
 const ALLOWANCE: NearToken = NearToken::from_near(1);
 /// More than an access key takes of storage, in balance.
 const ACCESS_KEY_PRICE: NearToken = NearToken::from_millinear(3);
-/// A receipt holds 100 actions, and all logs of a call 16 KB.
-const MAX_REMOVALS: usize = 100;
-/// Measured: 0.8 Tgas of a whole set, 1.2 of keys here and there.
-const REMOVAL_GAS: Gas = Gas::from_gas(1_500_000_000_000);
-/// What a call keeps to itself when it removes as many keys as its gas allows.
-const REST_GAS: Gas = Gas::from_tgas(15);
 /// For an access key: its callback, and what the call does after that is made.
 const KEY_CALLBACK_GAS: Gas = Gas::from_tgas(10);
 const KEY_GAS: Gas = Gas::from_tgas(16);
@@ -130,7 +125,7 @@ impl Contract {
                 public_key,
             },
             _ => {
-                state.delete(std::slice::from_ref(&public_key), "access_key_failed", 0);
+                state.delete(std::slice::from_ref(&public_key), "access_key_failed");
                 let detail = "the access key could not be replaced".to_string();
                 reject(&public_key, Refusal { reason: "access_key_failed", detail })
             }
@@ -207,16 +202,20 @@ impl StateV2 {
     }
 
     /// Add the access key of a keystore that was voted in; the keystore counts once it is there.
-    pub(crate) fn add_key(&mut self, candidate: &Candidate, proposal_id: u64) {
+    pub(crate) fn add_key(&self, candidate: &Candidate, proposal: &Proposal) {
         require_gas(KEY_GAS, "this admits a keystore");
+        // the keystore goes where the proposal kept room, if it did
+        let more = EXECUTION_BYTES.saturating_sub(proposal.room.len());
+        let needed = ACCESS_KEY_PRICE.saturating_add(price_of(more as u64));
+        let yocto = needed.as_yoctonear();
         require!(
-            spare_balance() >= ACCESS_KEY_PRICE,
+            spare_balance() >= needed,
             format!(
-                "This account needs {ACCESS_KEY_PRICE} of balance for the access key: send them, then vote"
+                "This account needs {yocto} yoctoNEAR of balance for the access key: send them, then vote"
             )
         );
         let added = with_keystore_key(Promise::new(env::current_account_id()), &candidate.public_key);
-        let _ = added.then(callback().on_key_added(proposal_id));
+        let _ = added.then(callback().on_key_added(proposal.id));
     }
 
     fn admit(&mut self, candidate: &Candidate, proposal_id: u64, added: bool) -> Result<(), String> {
@@ -242,48 +241,48 @@ impl StateV2 {
 
     /// Only keys of keystores are ever deleted; those that are gone already are passed over.
     pub(crate) fn revoke_keystores(&mut self, public_keys: &[PublicKey]) -> Result<(), String> {
-        if self.delete(public_keys, "vote", 0).is_empty() {
+        require_gas(gas_of_removals(public_keys.len()), "this deletes the keys of keystores");
+        if self.delete(public_keys, "vote").is_empty() {
             return Err("None of the keys is an approved keystore's".to_string());
         }
         Ok(())
     }
 
-    /// Say that sets end, and delete as many keys of those that have as one call can. Gives how many are left.
-    pub(crate) fn sets_ended(&mut self, ids: &[u32], not_after: u64) -> u32 {
-        if !ids.is_empty() {
-            emit(Event::MeasurementSetChanged([SetsEnd { ids, not_after }]));
-        }
-        if not_after > now() {
-            return 0;
-        }
-        let (keys, remaining) = self.keys_of(ids, removals());
-        self.delete(&keys, "set_ended", remaining);
-        remaining
+    /// After sets ended: delete as many keys of theirs as one call can.
+    pub(crate) fn remove_unapproved(&mut self) -> KeysRemoved {
+        self.complete_index(MAX_REMOVALS);
+        let (keys, remaining) = self.delist_dead(true);
+        self.delete_access_keys(&keys, "set_ended", remaining);
+        KeysRemoved { removed: keys.len() as u32, remaining }
     }
 
     fn remove_ended(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
-        let limit = removals();
-        let mut dead = public_keys.unwrap_or_else(|| self.ended_keys(limit));
-        dead.truncate(MAX_REMOVALS);
-        dead.retain(|key| self.keystores.contains_key(key) && !self.is_approved(key));
-        dead.truncate(limit);
-        self.delete(&dead, "expired", 0)
+        let Some(mut given) = public_keys else {
+            self.complete_index(MAX_REMOVALS);
+            let (keys, remaining) = self.delist_dead(false);
+            self.delete_access_keys(&keys, "expired", remaining);
+            return keys;
+        };
+        given.retain(|key| self.keystores.contains_key(key) && !self.is_approved(key));
+        given.truncate((0..MAX_REMOVALS).take_while(|removed| gas_for_removal(*removed)).count());
+        self.delete(&given, "expired")
     }
 
-    /// `remaining`: how many more are to be deleted for the same reason.
-    fn delete(&mut self, public_keys: &[PublicKey], reason: &str, remaining: u32) -> Vec<PublicKey> {
-        let mut deleted = Vec::new();
+    /// Forget those of these keystores that there are and delete their keys. Gives those.
+    fn delete(&mut self, public_keys: &[PublicKey], reason: &str) -> Vec<PublicKey> {
+        let keys: Vec<_> = public_keys.iter().filter(|key| self.delist(key)).cloned().collect();
+        self.delete_access_keys(&keys, reason, 0);
+        keys
+    }
+
+    /// `remaining`: how many more are to be deleted since their sets ended.
+    fn delete_access_keys(&self, public_keys: &[PublicKey], reason: &str, remaining: u32) {
         for key in public_keys {
-            if !self.delist(key) {
-                continue;
-            }
             let _ = Promise::new(env::current_account_id()).delete_key(key.clone());
-            deleted.push(key.clone());
         }
-        if !deleted.is_empty() {
-            emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys: &deleted, reason, remaining }]));
+        if !public_keys.is_empty() {
+            emit(Event::KeystoreKeysRevoked([KeysRevoked { public_keys, reason, remaining }]));
         }
-        deleted
     }
 
     fn reverify(&mut self, public_key: &PublicKey, tdx_quote_hex: &str) -> Result<Keystore, Refusal> {
@@ -302,12 +301,6 @@ impl StateV2 {
         self.enlist(keystore.clone());
         Ok(keystore)
     }
-}
-
-/// How many keys the gas of this call lets it delete.
-fn removals() -> usize {
-    let left = gas_left().saturating_sub(REST_GAS);
-    usize::try_from(left.as_gas() / REMOVAL_GAS.as_gas()).unwrap_or(MAX_REMOVALS).min(MAX_REMOVALS)
 }
 
 fn with_keystore_key(promise: Promise, public_key: &PublicKey) -> Promise {

@@ -25,7 +25,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
-use approval::Approvals;
+use approval::{now, Approvals};
 use near_sdk::store::{IterableMap, LookupMap};
 use near_sdk::{env, near, require, AccountId, BorshStorageKey, Gas, IntoStorageKey, PanicOnDefault};
 
@@ -36,6 +36,11 @@ pub use types::*;
 const DEFAULT_PROPOSAL_TTL_SECONDS: u64 = 7 * 86_400;
 const DEFAULT_KEYSTORE_TTL_SECONDS: u64 = 30 * 86_400;
 const MAX_PROPOSAL_TTL_SECONDS: u64 = 90 * 86_400;
+/// Keystores of the first version's state that any call lists; measurement sets that a migration moves before it looks at
+/// its gas, and what it needs to end after them.
+const LISTED_IN_PASSING: usize = 4;
+const MIGRATED_AT_ONCE: u32 = 20;
+const MIGRATION_GAS: Gas = Gas::from_tgas(100);
 /// All of them are read with the state.
 const MAX_MEMBERS: usize = 100;
 
@@ -50,7 +55,7 @@ enum StorageKey {
     History,
     Registrations,
     Carried,
-    Chains,
+    KeysBySet,
     Admitted,
     Sets,
 }
@@ -106,20 +111,28 @@ impl Contract {
             ),
             proposals: Proposals::new(1, LookupMap::new(StorageKey::Proposals)),
             keystores: IterableMap::new(StorageKey::Keystores),
-            index: KeystoreIndex::new(false),
+            index: KeystoreIndex::new(0),
         });
         Contract { state }
     }
 
-    /// Write the state in its newest form. Every call that changes something does, so this is for who wants it done
-    /// at once: the account itself or the owner.
-    pub fn migrate(&mut self) {
+    /// Write the state in its newest form, for the account itself or the owner. Gives what one call had no gas for: call
+    /// again until that is nothing. Until then all works as it should, but ended keystores may be found later.
+    pub fn migrate(&mut self) -> MigrationLeft {
         let caller = env::predecessor_account_id();
         require!(
             caller == env::current_account_id() || caller == self.state().owner_id,
             "Only owner can call this method"
         );
-        self.state_mut();
+        let state = self.state_mut();
+        state.approvals.refresh_collateral();
+        let keystores = state.complete_index(usize::MAX);
+        loop {
+            let measurement_sets = state.approvals.sets.move_older(MIGRATED_AT_ONCE, now());
+            if measurement_sets == 0 || gas_left() < MIGRATION_GAS {
+                return MigrationLeft { keystores, measurement_sets };
+            }
+        }
     }
 }
 
@@ -130,7 +143,7 @@ impl Contract {
 
     fn state_mut(&mut self) -> &mut StateV2 {
         let state = &mut self.state.0;
-        state.complete_index();
+        state.complete_index(LISTED_IN_PASSING);
         state
     }
 }

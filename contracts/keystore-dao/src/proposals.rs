@@ -22,7 +22,7 @@ const VOTE_BYTES: usize = 4 + 64 + 1;
 /// Votes of members who may yet come.
 const MORE_VOTES: usize = 16;
 /// What the execution may store: a keystore with its listings.
-const EXECUTION_BYTES: usize = 1_200;
+pub(crate) const EXECUTION_BYTES: usize = 1_200;
 /// Each new proposal prunes so many steps, so that pruning keeps up by itself.
 const PRUNED_IN_PASSING: u32 = 4;
 const MAX_PRUNED: u32 = 50;
@@ -242,7 +242,7 @@ impl StateV2 {
             self.close(proposal, action, Status::Failed, Some(failure), usage);
         } else if votes_for >= self.threshold() {
             let whole = self.whole_action(proposal.id).unwrap_or_else(|| action.clone());
-            match self.execute(proposal.id, &whole) {
+            match self.execute(proposal, &whole) {
                 Ok(Outcome::Done) => self.close(proposal, action, Status::Executed, None, usage),
                 Ok(Outcome::Running) => {
                     proposal.status = Status::Approved;
@@ -287,7 +287,7 @@ impl StateV2 {
     fn flush(&mut self) {
         self.proposals.flush();
         self.keystores.flush();
-        self.index.flush();
+        self.index.keys.flush();
     }
 
     // --- pruning ---

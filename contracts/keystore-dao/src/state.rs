@@ -121,7 +121,7 @@ impl From<StateV1> for StateV2 {
             members: old.members,
             approvals: old.approvals.upgrade(&StorageKey::Sets.into_storage_key()),
             proposals: Proposals::new(old.next_proposal_id, old.proposals),
-            index: KeystoreIndex::new(!old.keystores.is_empty()),
+            index: KeystoreIndex::new(old.keystores.len()),
             keystores: old.keystores,
         }
     }

@@ -80,7 +80,7 @@ pub(crate) fn pay(account_id: &AccountId, amount: NearToken) {
     }
 }
 
-fn price_of(bytes: u64) -> NearToken {
+pub(crate) fn price_of(bytes: u64) -> NearToken {
     env::storage_byte_cost().saturating_mul(u128::from(bytes))
 }
 

@@ -247,7 +247,7 @@ fn keystore(number: u32, set: u32, expires_at: u64) -> Keystore {
 }
 
 #[test]
-fn chains_of_keystores_are_what_was_enlisted_in_order_whatever_is_taken_out() {
+fn keystores_are_found_by_set_in_the_order_in_which_they_came_whatever_is_taken_out() {
     let mut dao = dao(&["a.test"]);
     let state = dao.state_mut();
     // set and number of those that are there, in the order in which they came or were renewed
@@ -270,16 +270,22 @@ fn chains_of_keystores_are_what_was_enlisted_in_order_whatever_is_taken_out() {
             model.push((set, number));
         }
         for set in 0..3 {
-            let wanted: Vec<_> = model
-                .iter()
-                .filter(|(known, _)| *known == set)
-                .map(|(_, number)| keystore(*number, 0, 0).public_key)
-                .collect();
-            assert_eq!(state.keys_of(&[set], 100), (wanted.clone(), 0), "step {time}");
-            let (some, more) = state.keys_of(&[set], 2);
-            assert_eq!(some.len() + more as usize, wanted.len());
+            let wanted = model.iter().filter(|(known, _)| *known == set).count();
+            assert_eq!(state.index.keys.count(set) as usize, wanted, "step {time}");
         }
         assert_eq!(state.keystores.len() as usize, model.len());
+    }
+    // there are no such sets, so all of them are found, each set's in its order
+    let (found, more) = state.delist_dead(true);
+    assert_eq!((found.len(), more, state.index.keys.sets()), (model.len(), 0, 0));
+    for set in 0..3 {
+        let of_set: Vec<_> = model
+            .iter()
+            .filter(|(known, _)| *known == set)
+            .map(|(_, number)| keystore(*number, 0, 0).public_key)
+            .collect();
+        let found: Vec<_> = found.iter().filter(|key| of_set.contains(key)).cloned().collect();
+        assert_eq!(found, of_set);
     }
     assert!((0..12).all(|number| state.index.was_admitted(&keystore(number, 0, 0).public_key)));
     assert!(!state.index.was_admitted(&keystore(12, 0, 0).public_key));

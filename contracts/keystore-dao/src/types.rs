@@ -119,15 +119,8 @@ pub struct Vote {
 #[near(serializers = [borsh])]
 pub enum StoredKeystore {
     V1(Keystore),
-    V2(Keystore, Links),
-}
-
-/// The keystores of the same set that expire just before and after.
-#[near(serializers = [borsh])]
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Links {
-    pub previous: Option<PublicKey>,
-    pub next: Option<PublicKey>,
+    /// With its place among the keys of its set.
+    V2(Keystore, u64),
 }
 
 impl StoredKeystore {
@@ -186,6 +179,23 @@ pub enum Submission {
 pub enum Answer {
     Approved { public_key: PublicKey, measurement_set: u32, expires_at: u64 },
     Rejected { reason: String, detail: String },
+}
+
+/// What became of the keys of keystores whose sets have ended.
+#[near(serializers = [json])]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysRemoved {
+    pub removed: u32,
+    /// How many are left for `remove_expired_keystores`.
+    pub remaining: u32,
+}
+
+/// What is still kept in an older form.
+#[near(serializers = [json])]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MigrationLeft {
+    pub keystores: u32,
+    pub measurement_sets: u32,
 }
 
 /// What `prune_proposals` did.

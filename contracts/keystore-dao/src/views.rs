@@ -10,8 +10,8 @@ use crate::{Config, Contract, ContractExt, Keystore, ProposalView, StoredKeystor
 /// Of a page: each has about 24 KB.
 const MAX_COLLATERALS: u32 = 20;
 
-/// What one view or call can read.
-pub(crate) const MAX_SETS: u32 = 500;
+/// What one view can read.
+const MAX_SETS: u32 = 500;
 
 #[near]
 impl Contract {
@@ -36,6 +36,10 @@ impl Contract {
     pub fn get_measurement_sets(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<MeasurementSet> {
         let limit = limit.unwrap_or(MAX_SETS).min(MAX_SETS);
         self.state().approvals.sets.page(from_index.unwrap_or(0), limit)
+    }
+
+    pub fn get_measurement_set(&self, id: u32) -> Option<MeasurementSet> {
+        self.state().approvals.sets.get(id)
     }
 
     /// Of the newest 500 sets.
@@ -84,11 +88,8 @@ impl Contract {
 
     /// The stored collateral of each FMSPC, in the order in which each first came.
     pub fn get_collaterals(&self, from_index: Option<u32>, limit: Option<u32>) -> Vec<String> {
-        let approvals = &self.state().approvals;
-        let from = from_index.unwrap_or(0) as usize;
-        let limit = limit.unwrap_or(MAX_COLLATERALS).min(MAX_COLLATERALS) as usize;
-        let infos = approvals.collateral_info().into_iter().skip(from).take(limit);
-        infos.filter_map(|info| approvals.collateral_json(Some(info.fmspc.clone()))).collect()
+        let limit = limit.unwrap_or(MAX_COLLATERALS).min(MAX_COLLATERALS);
+        self.state().approvals.collaterals(from_index.unwrap_or(0), limit)
     }
 
     pub fn get_collateral_info(&self) -> Vec<&CollateralInfo> {

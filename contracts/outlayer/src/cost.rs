@@ -91,6 +91,9 @@ mod tests {
         let without = actual(&pricing, &used(1_000_000, 5, None));
         assert_eq!(actual(&pricing, &used(1_000_000, 5, Some(7))) - without, 7 * pricing.per_compile_ms_fee);
         assert_eq!(actual(&pricing, &used(0, 0, None)), pricing.base_fee);
+        // whole millions count
+        let ran = actual(&pricing, &used(5_999_999, 0, None));
+        assert_eq!(ran, pricing.base_fee + 5 * pricing.per_million_instructions_fee);
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Contract {
         self.payment_keys.swap_contract.clone()
     }
 
-    /// One more than the highest nonce of the account's payment keys; 1 for the first.
+    /// One more than the highest nonce that the account has used; 1 for the first, and when all its secrets are gone.
     pub fn get_next_payment_key_nonce(&self, account_id: AccountId) -> u32 {
         let old = self.user_secrets.get(&account_id).map_or(&[][..], Vec::as_slice);
         let nonces = old.iter().filter_map(|(accessor, profile)| {

@@ -222,7 +222,7 @@ impl Contract {
         self.secrets.contains_key(&SecretKey { accessor, profile, owner })
     }
 
-    /// The profiles that an account has under one accessor.
+    /// The profiles under one accessor, of an account's secrets from the `from_index`-th on, at most 500 of them.
     pub fn list_profiles(
         &self,
         accessor: SecretAccessor,

@@ -25,6 +25,8 @@ const COMPILER_METHODS: &str = "reverify_worker_key";
 const ALLOWANCE: NearToken = NearToken::from_near(10);
 /// Twice what `on_access_key` and `on_renewal` are measured to take at most.
 const CALLBACK_GAS: Gas = Gas::from_tgas(5);
+/// The same for each set that still is in the list of an older state, which these read and write.
+const CALLBACK_GAS_PER_SET: Gas = Gas::from_ggas(100);
 const MAX_ANSWER: usize = 1_024;
 
 /// The roles that register here.
@@ -51,7 +53,7 @@ impl Contract {
         let deposit = env::attached_deposit();
         let decided = state.registration(&public_key, &tdx_quote_hex);
         match decided {
-            Ok(Registration::New(record)) => return state.admit(&public_key, record, deposit).into(),
+            Ok(Registration::New(record)) => state.admit(&public_key, *record, deposit).into(),
             Ok(Registration::Present(answer)) => {
                 refund(deposit);
                 PromiseOrValue::Value(answer)
@@ -134,7 +136,7 @@ impl Contract {
 
 /// What a registration finds.
 enum Registration {
-    New(KeyRecord),
+    New(Box<KeyRecord>),
     Present(RegisterResult),
 }
 
@@ -173,7 +175,7 @@ impl StateV3 {
             None => {
                 let record = self.record(public_key, &appraised)?;
                 self.afford(record.role)?;
-                Ok(Registration::New(record))
+                Ok(Registration::New(Box::new(record)))
             }
         }
     }
@@ -237,10 +239,15 @@ impl StateV3 {
         let nothing = NearToken::from_yoctonear(0);
         self.add_access_key(promise, public_key, record, true, nothing).then(
             Contract::ext(env::current_account_id())
-                .with_static_gas(CALLBACK_GAS)
+                .with_static_gas(self.callback_gas())
                 .with_unused_gas_weight(0)
                 .on_renewal(public_key.clone()),
         )
+    }
+
+    fn callback_gas(&self) -> Gas {
+        let sets = u64::from(self.approvals.sets.in_list());
+        CALLBACK_GAS.saturating_add(CALLBACK_GAS_PER_SET.saturating_mul(sets))
     }
 
     fn add_access_key(
@@ -257,7 +264,7 @@ impl StateV3 {
             .unwrap_or_else(|_| env::panic_str("The record cannot be written"));
         promise
             .add_access_key_allowance(public_key.clone(), allowance, receiver, methods.to_string())
-            .function_call("on_access_key", arguments, NearToken::from_yoctonear(0), CALLBACK_GAS)
+            .function_call("on_access_key", arguments, NearToken::from_yoctonear(0), self.callback_gas())
     }
 
     /// What can change between the quote's receipt and this one is looked at again: the key may have been removed.

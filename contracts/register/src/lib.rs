@@ -93,17 +93,19 @@ impl Contract {
             caller == env::current_account_id() || caller == self.state().owner_id,
             "Only owner can call this method"
         );
+        // half of the gas is for writing what is left
+        let more = || env::used_gas().as_gas() < env::prepaid_gas().as_gas() / 2;
         let state = self.state_mut();
         state.approvals.refresh_collateral();
         let mut left = MigrationLeft { measurement_sets: 0, policies: 0, keys: 0 };
         loop {
             left.measurement_sets = state.approvals.sets.move_older(MIGRATED_AT_ONCE, now());
             left.policies = state.policies.move_older(MIGRATED_AT_ONCE);
-            if left.measurement_sets + left.policies == 0 || !removal::enough_gas() {
+            if left.measurement_sets + left.policies == 0 || !more() {
                 break;
             }
         }
-        state.index_older(removal::enough_gas);
+        state.index_older();
         left.keys = state.unindexed;
         left
     }

@@ -9,6 +9,10 @@ use crate::{Contract, ContractExt, KeyRecord, KeysRemoved, StateV3, StoredKey};
 
 /// One call deletes at most so many access keys.
 const MAX_REMOVALS: usize = 100;
+/// As many keys of an older version get into the index by one call.
+const INDEXED_AT_ONCE: usize = 50;
+/// What it takes to give one of them its place.
+const INDEXING_GAS: Gas = Gas::from_tgas(2);
 /// What one more step of a search may take, and what ends the call.
 const STEP_GAS: Gas = Gas::from_tgas(6);
 
@@ -19,7 +23,7 @@ impl Contract {
     pub fn remove_expired_keys(&mut self, public_keys: Option<Vec<PublicKey>>) -> Vec<PublicKey> {
         let state = self.state_mut();
         let Some(mut given) = public_keys else {
-            state.index_older(enough_gas);
+            state.index_older();
             let (removed, _) = state.remove_dead(false, "expired");
             return removed;
         };
@@ -51,7 +55,7 @@ impl Contract {
 impl StateV3 {
     /// After sets ended: remove up to 100 of their keys.
     pub(crate) fn remove_unapproved(&mut self) -> KeysRemoved {
-        self.index_older(enough_gas);
+        self.index_older();
         let (removed, remaining) = self.remove_dead(true, "set_ended");
         KeysRemoved { removed: removed.len() as u32, remaining }
     }
@@ -103,11 +107,14 @@ impl StateV3 {
         let _ = Promise::new(env::current_account_id()).delete_key(public_key.clone());
     }
 
-    /// Give keys of older versions a place in the index, as many as `more` allows. Their order by expiry is that of
+    /// Give keys of older versions a place in the index, as many as the gas allows. Their order by expiry is that of
     /// their places; within one call it is exact.
-    pub(crate) fn index_older(&mut self, more: impl Fn() -> bool) {
+    pub(crate) fn index_older(&mut self) {
         let mut batch = Vec::new();
-        while self.unindexed > 0 && more() && batch.len() < MAX_REMOVALS {
+        while self.unindexed > 0
+            && batch.len() < INDEXED_AT_ONCE
+            && gas_left() > STEP_GAS.saturating_add(INDEXING_GAS.saturating_mul(batch.len() as u64))
+        {
             self.unindexed = self.unindexed.min(self.keys.len());
             let Some(place) = self.unindexed.checked_sub(1) else { break };
             self.unindexed = place;
@@ -121,6 +128,7 @@ impl StateV3 {
             if let Some(mut record) = KeyRecord::of_key(&key, 0) {
                 record.place = self.index.add_first(key.measurement_set, &key.public_key);
                 self.keys.insert(key.public_key, StoredKey::V3(record));
+                self.flush_key();
             }
         }
     }
@@ -133,7 +141,10 @@ fn announce(public_keys: &[PublicKey], reason: &str) {
 }
 
 /// Whether one more step fits into the gas of this call.
-pub(crate) fn enough_gas() -> bool {
-    let left = env::prepaid_gas().saturating_sub(env::used_gas());
-    left > STEP_GAS
+fn enough_gas() -> bool {
+    gas_left() > STEP_GAS
+}
+
+fn gas_left() -> Gas {
+    env::prepaid_gas().saturating_sub(env::used_gas())
 }

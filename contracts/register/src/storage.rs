@@ -11,15 +11,15 @@ use near_sdk::{env, near, require, AccountId, NearToken, Promise, PublicKey};
 
 use crate::{Contract, ContractExt, KeyRecord, StateV3, StorageBalance, StorageBalanceBounds, StoredKey};
 
-/// What a key stores beside its access key: its record, its place in the index, and when it is removed its trace.
-/// Charged is what is measured; this is for `storage_balance_bounds` only.
-const KEY_BYTES: u64 = 592 + TRACE_BYTES;
+/// What a key stores beside its access key: its record and its place in the index. Charged is what is measured; this is
+/// for what must be known before.
+const KEY_BYTES: u64 = 592;
 /// The trace that a removed key leaves for ever: 40 for the storage record, one byte of prefix, a SHA-256, and no value.
 const TRACE_BYTES: u64 = 40 + 1 + 32;
-/// What a set's first key stores at most besides, for the queue that is there for all its keys.
-const QUEUE_BYTES: u64 = 200;
-/// What the registering account can owe: about a hundred keys.
-const CREDIT: NearToken = NearToken::from_near(1);
+/// What a set's first key stores besides, for the queue that is there for all its keys.
+const QUEUE_BYTES: u64 = 147;
+/// What the registering account can owe: about a thousand keys.
+const CREDIT: NearToken = NearToken::from_near(10);
 
 #[near]
 impl Contract {
@@ -63,7 +63,7 @@ impl Contract {
 
     /// `min` is what the registration of a worker's key costs.
     pub fn storage_balance_bounds(&self) -> StorageBalanceBounds {
-        let bytes = KEY_BYTES + self.state().access_key_bytes(Role::Worker);
+        let bytes = KEY_BYTES + TRACE_BYTES + self.state().access_key_bytes(Role::Worker);
         StorageBalanceBounds { min: price(bytes), max: None }
     }
 }
@@ -161,7 +161,7 @@ impl StateV3 {
         (33 + 40 + 8 + 1 + 17 + 4 + receiver.len() + 4 + methods) as u64
     }
 
-    fn flush_key(&mut self) {
+    pub(crate) fn flush_key(&mut self) {
         self.keys.flush();
         self.index.flush();
     }

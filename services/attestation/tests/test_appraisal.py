@@ -500,3 +500,13 @@ def test_the_result_says_how_it_was_reached(machine: SoftwarePlatform, fine: Pai
     assert result.claims["platform"]["pck"]["fmspc"] == list(b"SIMTDX")
     older = replace(collateral, tcb_info=collateral.tcb_info.replace("2027", "2026"))
     assert older.sha256() != collateral.sha256()
+
+
+def test_advisories_of_the_level_that_a_td_15_runs_on_now_count() -> None:
+    """Its status is that of the launch, so without them an old module would pass as up to date."""
+    platform, faults = testing.platform(), testing.running_on_older("INTEL-SA-00999")
+    made, collateral = testing.quote_with(platform, faults), testing.collateral_with(platform, faults)
+    judged = appraise(made, collateral, root_ca_der=platform.root_der, now=testing.NOW)
+    assert (judged.failing(), judged.status, judged.advisory_ids) == ((), "UpToDate", ("INTEL-SA-00999",))
+    failing = [check.name for check in policy.tcb_checks(judged) if check.outcome is Outcome.FAIL]
+    assert failing == ["advisories"]

@@ -115,13 +115,16 @@ def test_only_what_the_contract_logged_of_this_request_and_did_not_undo_counts()
     assert request is not None
     assert request.request.request_id == 4
     assert failure_of(settled) == "real"
-    assert money_of(request, settled) == ("1", "2")
+    assert money_of(status, MAIN, request, settled) == ("1", "2")
 
 
-def test_of_a_request_that_timed_out_everything_came_back() -> None:
-    asked = receipt_of("a", MAIN, SUCCESS, requested(4), made=("b",))
-    request, settled = settlement_in(status_of(asked, receipt_of("b", MAIN, SUCCESS, callback_of=4)), MAIN)
-    assert money_of(request, settled) == ("0", "1000")
+def test_of_a_request_that_timed_out_all_but_the_base_fee_came_back() -> None:
+    asked = receipt_of("a", MAIN, SUCCESS, requested(4), made=("b", "c"))
+    lines = '[[yNEAR charged: "10"]]', '[[yNEAR charged: "7"]]'
+    failed = receipt_of("b", MAIN, FAILURE, lines[0], callback_of=4)
+    status = status_of(asked, failed, receipt_of("c", MAIN, SUCCESS, lines[1], callback_of=4))
+    request, settled = settlement_in(status, MAIN)
+    assert money_of(status, MAIN, request, settled) == ("7", "993")
     assert "nobody answered" in (failure_of(settled) or "")
 
 
@@ -138,8 +141,10 @@ def test_the_contracts_word_decides_and_without_it_the_value(
 
 
 def test_without_an_event_nothing_is_said_to_have_been_paid() -> None:
-    request, settled = settlement_in(status_of(receipt_of("a", MAIN, SUCCESS, "a log line")), MAIN)
-    assert (request, failure_of(settled), money_of(request, settled)) == (None, None, (None, None))
+    status = status_of(receipt_of("a", MAIN, SUCCESS, "a log line"))
+    request, settled = settlement_in(status, MAIN)
+    assert (request, failure_of(settled)) == (None, None)
+    assert money_of(status, MAIN, request, settled) == (None, None)
 
 
 LIMITS = SizeLimits(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from localnet_contracts import kitchen_sink
 
@@ -56,6 +56,11 @@ def total(chain: Chain) -> int:
     return sum(account.amount + account.locked for account in accounts)
 
 
+def yields_are_open(chain: Chain) -> bool:
+    """Then the gas of their callbacks is paid and belongs to no account."""
+    return chain._oldest_yield() is not None
+
+
 def send(chain: Chain, signer: str, receiver: str, wanted, nonce: int) -> None:
     transaction = Transaction(signer, KEY.public_key, nonce, receiver, chain.head.hash, tuple(wanted))
     signed: SignedTransaction = transaction.sign(KEY)
@@ -83,8 +88,12 @@ def with_accounts() -> Chain:
     return chain
 
 
+WAIT = ("test", "app.test", [FunctionCall("wait", b"x", 50 * 10**12, 0)])
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(steps, max_size=12))
+@example([WAIT])
 def test_balances_and_burnt_tokens_always_add_up(plan):
     chain = with_accounts()
     try:
@@ -95,7 +104,10 @@ def test_balances_and_burnt_tokens_always_add_up(plan):
             before = chain.head.total_supply
             settle(chain)
             assert chain.head.total_supply <= before
-            assert total(chain) == chain.head.total_supply
+            if yields_are_open(chain):
+                assert total(chain) < chain.head.total_supply
+            else:
+                assert total(chain) == chain.head.total_supply
         chain.fast_forward(300)  # open yields time out
         settle(chain)
         assert total(chain) == chain.head.total_supply

@@ -319,6 +319,15 @@ REGISTER_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
         {"public_key": "ed25519:k", "tdx_quote_hex": "0400"},
         0,
     ),
+    (
+        on_register.register_worker_key("ed25519:k", b"\x04", deposit=7),
+        {"public_key": "ed25519:k", "tdx_quote_hex": "04"},
+        7,
+    ),
+    (on_register.storage_deposit("i.test", 9), {"account_id": "i.test"}, 9),
+    (on_register.storage_withdraw(2**70), {"amount": str(2**70)}, 1),
+    (on_register.storage_withdraw(), {"amount": None}, 1),
+    (on_register.prune_measurement_sets(50), {"limit": 50}, 0),
     (on_register.remove_expired_keys(), {"public_keys": None}, 0),
     (on_register.remove_worker_keys(["ed25519:k"]), {"public_keys": ["ed25519:k"]}, 0),
     (on_register.update_collateral("{}"), {"collateral": "{}"}, 0),
@@ -422,6 +431,7 @@ DAO_CALLS: list[tuple[FunctionCall, dict[str, Any], int]] = [
     (on_dao.remove_dao_member("c.test"), {"member": "c.test"}, 0),
     (on_dao.migrate(), {}, 0),
     (on_dao.prune_proposals(5), {"limit": 5}, 0),
+    (on_dao.prune_measurement_sets(5), {"limit": 5}, 0),
     (
         on_dao.propose(AddMember(account_id="c.test"), deposit=7),
         {"action": {"kind": "add_member", "account_id": "c.test"}},

@@ -136,7 +136,7 @@ async def test_code_that_is_not_there_is_a_clear_failure(rig: Any, fakes: Module
     [
         ("Json", b'{"a":1}', {"Json": {"a": 1}}),
         ("Text", b'"{ \\"a\\": 1 }"', {"Text": '{ "a": 1 }'}),
-        ("Bytes", b'"eyAiYSI6IDEgfQ=="', {"Bytes": list(b'{ "a": 1 }')}),
+        ("Bytes", b'"eyAiYSI6IDEgfQ=="', {"Text": "eyAiYSI6IDEgfQ=="}),
     ],
 )
 async def test_a_near_request_is_run_resolved_and_completed(

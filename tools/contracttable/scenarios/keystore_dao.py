@@ -108,6 +108,7 @@ def proposals(stage: Stage, recorded: quotes.Recording) -> None:
     stage.pass_time(30 * 86_400)
     stage.call(CAROL, DAO, on_dao.remove_expired_keystores())
     stage.call(CAROL, DAO, on_dao.prune_proposals())
+    stage.call(CAROL, DAO, on_dao.prune_measurement_sets())
     stage.call(OWNER, DAO, on_dao.migrate())
 
 
@@ -128,6 +129,7 @@ def views(stage: Stage, recorded: quotes.Recording) -> None:
     ):
         stage.view(DAO, method)
     stage.view(DAO, "get_proposal", proposal_id=1)
+    stage.view(DAO, "get_measurement_set", id=1)
     stage.view(DAO, "get_collateral", fmspc=FMSPC)
     stage.view(DAO, "get_keystore", public_key=public_key("keystore"))
     stage.view(DAO, "is_keystore_approved", public_key=public_key("keystore"))

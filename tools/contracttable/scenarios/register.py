@@ -11,7 +11,7 @@ from outlayer_near.models import NewMeasurementSet
 from tools.contracttable import quotes
 from tools.contracttable.errors import TableError
 from tools.contracttable.scenarios.shared import ALICE, MAIN, OWNER
-from tools.contracttable.stage import Stage, key_of
+from tools.contracttable.stage import NEAR, Stage, key_of
 from tools.contracttable.table import Scenario
 
 REGISTER: Final = "other-register.test"
@@ -50,20 +50,27 @@ def keys(stage: Stage, recorded: quotes.Recording) -> None:
     for collateral in (recorded.collateral, recorded.newer_collateral):
         stage.call(OWNER, REGISTER, on_register.update_collateral(collateral))
     stage.call(OWNER, REGISTER, on_register.add_measurement_set(recorded.measurements, name="worker"))
+    stage.call(OWNER, REGISTER, on_register.storage_deposit(ALICE, NEAR))
     for name in ("worker", "other-worker"):
         register(stage, REGISTER, name, recorded)
+    stage.call(ALICE, REGISTER, on_register.storage_withdraw())
     for method in (
         "get_approved_measurements",
         "get_collateral_info",
+        "get_collaterals",
         "get_config",
         "get_init_worker_account",
+        "get_keys_without_approval",
         "get_measurement_sets",
         "get_root_ca",
         "get_worker_keys",
+        "storage_balance_bounds",
         "contract_source_metadata",
     ):
         stage.view(REGISTER, method)
     stage.view(REGISTER, "get_collateral", fmspc=FMSPC)
+    stage.view(REGISTER, "get_measurement_set", id=1)
+    stage.view(REGISTER, "storage_balance_of", account_id=ALICE)
     stage.view(REGISTER, "get_worker_key", public_key=public_key("worker"))
     stage.view(REGISTER, "is_worker_key_valid", public_key=public_key("worker"))
     stage.view(REGISTER, "is_measurements_approved", measurements=recorded.measurements)
@@ -78,6 +85,7 @@ def measurement_sets(stage: Stage, recorded: quotes.Recording) -> None:
     stage.call(OWNER, REGISTER, on_register.remove_approved_measurements(recorded.other_measurements))
     stage.call(OWNER, REGISTER, on_register.add_approved_measurements(recorded.other_measurements))
     stage.call(OWNER, REGISTER, on_register.clear_all_approved_measurements())
+    stage.call(ALICE, REGISTER, on_register.prune_measurement_sets())
 
 
 def policies(stage: Stage, recorded: quotes.Recording) -> None:

@@ -12,8 +12,8 @@ use measurements::{MeasurementSet, MeasurementSets, Measurements, PlatformRules,
 use near_sdk::store::LookupMap;
 use near_sdk::{env, near, require, CurveType, PublicKey};
 use quote_verify::{
-    decode_hex, is_root_certificate, Collateral, Fmspc, ParsedQuote, Policy, Prepared, Rejection,
-    SignatureDigest, Verified, INTEL_ROOT_CA_DER,
+    decode_hex, is_root_certificate, Collateral, CollateralFacts, Fmspc, IssuerChains, ParsedQuote, Policy,
+    Prepared, Rejection, SignedParts, Verified, INTEL_ROOT_CA_DER,
 };
 
 pub use event::{emit, SetsEnd};
@@ -37,26 +37,13 @@ impl From<Rejection> for Refusal {
 #[near(serializers = [borsh])]
 pub enum StoredCollateral {
     V1(Collateral, CollateralInfo),
-    /// With the signatures that verified when it was stored.
-    V2(Collateral, CollateralInfo, Vec<SignatureDigest>),
-    /// With all that holds whatever the quote.
-    V3(Collateral, CollateralInfo, Prepared),
+    /// With digests of the signatures that verified when it was stored, which are not used any more.
+    V2(Collateral, CollateralInfo, Vec<[u8; 32]>),
+    /// With all that holds whatever the quote, and without the issuers' chains, which are kept apart.
+    V3(SignedParts, CollateralInfo, Prepared),
 }
 
 impl StoredCollateral {
-    /// The one text of this collateral: members sorted, no white space.
-    pub fn to_json(&self) -> String {
-        self.collateral().to_json()
-    }
-
-    fn collateral(&self) -> &Collateral {
-        match self {
-            StoredCollateral::V1(collateral, _)
-            | StoredCollateral::V2(collateral, ..)
-            | StoredCollateral::V3(collateral, ..) => collateral,
-        }
-    }
-
     fn info(&self) -> &CollateralInfo {
         match self {
             StoredCollateral::V1(_, info)
@@ -65,15 +52,35 @@ impl StoredCollateral {
         }
     }
 
-    /// What does not depend on the quote; of older forms it is found out again.
-    fn prepared(&self, root_ca_der: &[u8]) -> Result<Prepared, Rejection> {
+    fn facts(&self) -> Result<CollateralFacts, Rejection> {
         match self {
-            StoredCollateral::V3(.., prepared) => Ok(prepared.clone()),
-            StoredCollateral::V2(collateral, _, known) => {
-                Ok(collateral.prepare(root_ca_der)?.knowing(known.clone()))
-            }
-            StoredCollateral::V1(collateral, _) => collateral.prepare(root_ca_der),
+            StoredCollateral::V1(collateral, _) | StoredCollateral::V2(collateral, ..) => collateral.facts(),
+            StoredCollateral::V3(.., prepared) => Ok(prepared.facts.clone()),
         }
+    }
+
+    /// What a quote is judged by; of older forms what does not depend on the quote is found out again.
+    fn prepared(&self, root_ca_der: &[u8]) -> Result<(SignedParts, Prepared), Rejection> {
+        match self {
+            StoredCollateral::V1(collateral, _) | StoredCollateral::V2(collateral, ..) => {
+                Ok((collateral.clone().split().0, collateral.prepare(root_ca_der)?))
+            }
+            StoredCollateral::V3(parts, _, prepared) => Ok((parts.clone(), prepared.clone())),
+        }
+    }
+}
+
+/// Collateral that may be stored.
+pub struct CheckedCollateral {
+    collateral: Collateral,
+    info: CollateralInfo,
+    prepared: Prepared,
+}
+
+impl CheckedCollateral {
+    /// The one text of this collateral: members sorted, no white space.
+    pub fn to_json(&self) -> String {
+        self.collateral.to_json()
     }
 }
 
@@ -116,6 +123,7 @@ pub struct Approvals {
     pub sets: MeasurementSets,
     fmspcs: Vec<Fmspc>,
     collateral: LookupMap<Fmspc, StoredCollateral>,
+    chains: LookupMap<Fmspc, IssuerChains>,
 }
 
 /// The form in which all sets were kept in the state of the contract.
@@ -132,12 +140,13 @@ pub mod v2 {
 
     impl ApprovalsV2 {
         /// Nothing is written: the sets stay in the state until `MeasurementSets::move_older`.
-        pub fn upgrade(self, sets_prefix: &[u8]) -> Approvals {
+        pub fn upgrade(self, prefix: &[u8]) -> Approvals {
             Approvals {
                 root_ca_der: self.root_ca_der,
-                sets: MeasurementSets::of_older(sets_prefix, self.sets.sets),
+                sets: MeasurementSets::of_older(prefix, self.sets.sets),
                 fmspcs: self.fmspcs,
                 collateral: self.collateral,
+                chains: LookupMap::new([prefix, b"c"].concat()),
             }
         }
     }
@@ -145,11 +154,12 @@ pub mod v2 {
 
 impl Approvals {
     /// Nothing approved yet. `root_ca_der_hex` is for local networks with a simulated platform; without it the root
-    /// is Intel's. Panics if it is no root certificate. The sets lie under storage keys that begin with `sets_prefix`.
+    /// is Intel's. Panics if it is no root certificate. Sets and issuers' chains lie under storage keys that begin with
+    /// `prefix`.
     pub fn new(
         root_ca_der_hex: Option<String>,
         collateral: LookupMap<Fmspc, StoredCollateral>,
-        sets_prefix: &[u8],
+        prefix: &[u8],
     ) -> Self {
         let root_ca_der = root_ca_der_hex.map(|text| {
             let der = decode_hex(&text).unwrap_or_else(|| env::panic_str("root_ca_der_hex is not hex"));
@@ -158,9 +168,10 @@ impl Approvals {
         });
         Approvals {
             root_ca_der: root_ca_der.filter(|der| der != INTEL_ROOT_CA_DER),
-            sets: MeasurementSets::new(sets_prefix),
+            sets: MeasurementSets::new(prefix),
             fmspcs: Vec::new(),
             collateral,
+            chains: LookupMap::new([prefix, b"c"].concat()),
         }
     }
 
@@ -176,12 +187,12 @@ impl Approvals {
 
     /// Whether this collateral may be stored now: it verifies to the root, is current, and no part of it is older
     /// than what is stored for its FMSPC.
-    pub fn check_collateral(&self, text: &str) -> Result<(Fmspc, StoredCollateral), Refusal> {
+    pub fn check_collateral(&self, text: &str) -> Result<(Fmspc, CheckedCollateral), Refusal> {
         let collateral = Collateral::from_json(text)?;
         let prepared = collateral.verify(self.root(), now())?;
         let facts = &prepared.facts;
         if let Some(stored) = self.collateral.get(&facts.fmspc) {
-            if let Some(part) = facts.behind(&stored.collateral().facts()?) {
+            if let Some(part) = facts.behind(&stored.facts()?) {
                 let detail = format!("The collateral is older than what is stored: {part}");
                 return Err(Refusal { reason: "collateral_older", detail });
             }
@@ -194,18 +205,40 @@ impl Approvals {
             next_update: facts.next_update,
             stored_at: now(),
         };
-        Ok((facts.fmspc, StoredCollateral::V3(collateral, info, prepared)))
+        Ok((facts.fmspc, CheckedCollateral { collateral, info, prepared }))
     }
 
     /// Store collateral for the FMSPC that its TCB info names.
     pub fn store_collateral(&mut self, text: &str) -> Result<CollateralInfo, Refusal> {
-        let (fmspc, checked) = self.check_collateral(text)?;
-        let info = checked.info().clone();
+        let (fmspc, CheckedCollateral { collateral, info, prepared }) = self.check_collateral(text)?;
         if !self.collateral.contains_key(&fmspc) {
             self.fmspcs.push(fmspc);
         }
-        self.collateral.insert(fmspc, checked);
+        self.keep_collateral(fmspc, collateral, info.clone(), prepared);
         Ok(info)
+    }
+
+    fn keep_collateral(
+        &mut self,
+        fmspc: Fmspc,
+        collateral: Collateral,
+        info: CollateralInfo,
+        prepared: Prepared,
+    ) {
+        let (parts, chains) = collateral.split();
+        self.chains.insert(fmspc, chains);
+        self.collateral.insert(fmspc, StoredCollateral::V3(parts, info, prepared));
+    }
+
+    fn json_of(&self, fmspc: &Fmspc) -> Option<String> {
+        Some(match self.collateral.get(fmspc)? {
+            StoredCollateral::V1(collateral, _) | StoredCollateral::V2(collateral, ..) => {
+                collateral.to_json()
+            }
+            StoredCollateral::V3(parts, ..) => {
+                Collateral::join(parts.clone(), self.chains.get(fmspc)?.clone()).to_json()
+            }
+        })
     }
 
     /// The stored collateral of an FMSPC (12 hex digits), or what was stored last, as JSON.
@@ -218,28 +251,26 @@ impl Approvals {
             }
             None => *self.fmspcs.iter().max_by_key(|fmspc| self.info_of(fmspc).map(|i| i.stored_at))?,
         };
-        self.collateral.get(&fmspc).map(|stored| stored.collateral().to_json())
+        self.json_of(&fmspc)
     }
 
     /// The stored collaterals as JSON, by their place.
     pub fn collaterals(&self, from: u32, limit: u32) -> Vec<String> {
         let page = self.fmspcs.iter().skip(from as usize).take(limit as usize);
-        page.filter_map(|fmspc| self.collateral.get(fmspc))
-            .map(|stored| stored.collateral().to_json())
-            .collect()
+        page.filter_map(|fmspc| self.json_of(fmspc)).collect()
     }
 
     /// Bring stored collateral that still is current into the newest form, in which a quote costs least.
     pub fn refresh_collateral(&mut self) {
         for fmspc in self.fmspcs.clone() {
-            let Some(stored) = self.collateral.get(&fmspc) else { continue };
-            if matches!(stored, StoredCollateral::V3(..)) {
-                continue;
-            }
-            if let Ok(prepared) = stored.collateral().verify(self.root(), now()) {
-                let newest =
-                    StoredCollateral::V3(stored.collateral().clone(), stored.info().clone(), prepared);
-                self.collateral.insert(fmspc, newest);
+            let (collateral, info) = match self.collateral.get(&fmspc) {
+                Some(StoredCollateral::V1(collateral, info) | StoredCollateral::V2(collateral, info, _)) => {
+                    (collateral.clone(), info.clone())
+                }
+                _ => continue,
+            };
+            if let Ok(prepared) = collateral.verify(self.root(), now()) {
+                self.keep_collateral(fmspc, collateral, info, prepared);
             }
         }
     }
@@ -270,8 +301,8 @@ impl Approvals {
             let detail = format!("collateral: none is stored for FMSPC {}", encode_hex(&parsed.fmspc()));
             return Err(Refusal { reason: "collateral_missing", detail });
         };
-        let prepared = stored.prepared(self.root())?;
-        let verified = parsed.verify(stored.collateral().clone(), prepared, self.root(), now())?;
+        let (parts, prepared) = stored.prepared(self.root())?;
+        let verified = parsed.verify(parts, prepared, self.root(), now())?;
         self.judge(&verified, report_data, roles)
     }
 

@@ -6,7 +6,7 @@ use std::fmt;
 
 use measurements::{MeasurementSets, NewSet, Role, RoleEnd, SetError};
 use near_sdk::near;
-use near_sdk::store::{IterableMap, LazyOption};
+use near_sdk::store::{IterableMap, LookupMap};
 
 const MAX_TUPLES: usize = 32;
 
@@ -75,7 +75,8 @@ impl From<SetError> for PolicyError {
 #[near(serializers = [borsh])]
 pub struct Policies {
     versions: IterableMap<u32, PolicyVersion>,
-    pending: LazyOption<PendingPolicy>,
+    /// Under the key `()`, if there is one.
+    pending: LookupMap<(), PendingPolicy>,
     proposed: u32,
     /// Of a state that had them in one list, until `move_older` has moved them. They come before all others.
     older: Vec<PolicyVersion>,
@@ -105,7 +106,7 @@ impl Policies {
         let under = |letter: u8| [prefix, &[letter]].concat();
         Policies {
             versions: IterableMap::new(under(b'v')),
-            pending: LazyOption::new(under(b'p'), None),
+            pending: LookupMap::new(under(b'p')),
             proposed: old.proposed,
             older: old.versions,
             older_pending: old.pending,
@@ -120,7 +121,7 @@ impl Policies {
     }
 
     pub fn pending(&self) -> Option<&PendingPolicy> {
-        self.older_pending.as_ref().or_else(|| self.pending.get().as_ref())
+        self.older_pending.as_ref().or_else(|| self.pending.get(&()))
     }
 
     /// Let a version wait until `now + delay`.
@@ -147,7 +148,7 @@ impl Policies {
         self.proposed += 1;
         let version = self.proposed;
         let pending = PendingPolicy { version, sha256, sets, grace_seconds, proposed_at: now, activates_at };
-        self.pending.set(Some(pending.clone()));
+        self.pending.set((), Some(pending.clone()));
         Ok(pending)
     }
 
@@ -155,7 +156,7 @@ impl Policies {
     pub fn cancel(&mut self, version: u32) -> Result<PendingPolicy, PolicyError> {
         let pending = self.require_pending(version)?.clone();
         self.older_pending = None;
-        self.pending.set(None);
+        self.pending.set((), None);
         Ok(pending)
     }
 
@@ -217,12 +218,13 @@ impl Policies {
     /// Give up to `limit` versions of the old list keys of their own; gives how many are left in it.
     pub fn move_older(&mut self, limit: u32) -> u32 {
         if let Some(pending) = self.older_pending.take() {
-            self.pending.set(Some(pending));
+            self.pending.set((), Some(pending));
         }
         let count = (limit as usize).min(self.older.len());
         for version in self.older.drain(..count) {
             self.versions.insert(version.version, version);
         }
+        self.versions.flush();
         self.older.len() as u32
     }
 

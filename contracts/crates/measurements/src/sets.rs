@@ -75,6 +75,11 @@ impl MeasurementSets {
         self.older.len() as u32 + self.sets.len()
     }
 
+    /// How many sets still are in the old list, which is read and written with the state.
+    pub fn in_list(&self) -> u32 {
+        self.older.len() as u32
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -86,7 +91,7 @@ impl MeasurementSets {
 
     /// Sets by their place, which only pruning changes; older ones come first.
     pub fn page(&self, from: u32, limit: u32) -> Vec<MeasurementSet> {
-        let older = self.older.iter().cloned().skip(from as usize);
+        let older = self.older.iter().skip(from as usize).cloned();
         let rest = (from as usize).saturating_sub(self.older.len());
         let others = self.sets.values().skip(rest).map(|stored| self.effective(stored));
         older.chain(others).take(limit as usize).collect()
@@ -297,6 +302,9 @@ impl MeasurementSets {
             }
             self.store(set);
         }
+        // now, so that who moves them in steps sees what it costs
+        self.sets.flush();
+        self.by_measurements.flush();
         self.older.len() as u32
     }
 }

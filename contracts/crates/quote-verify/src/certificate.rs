@@ -177,40 +177,61 @@ pub fn read_pem_chain(text: &str) -> Option<Vec<Vec<u8>>> {
     Some(blocks.into_iter().map(pem::Pem::into_contents).collect())
 }
 
-/// The first certificate of a PEM text that begins with it, in the form that Intel's tools write: lines of base64,
-/// none of them empty. (Whatever is read here dcap-qvl reads as the same certificate; it verifies the chain.)
+/// The first certificate of a PEM text that begins with it, in the form that Intel's tools write: lines of base64 in
+/// groups of four, none of them empty. (Whatever is read here dcap-qvl reads as the same certificate; it verifies the chain.)
 pub fn read_first_certificate(text: &[u8]) -> Option<Vec<u8>> {
     let mut rest = text.strip_prefix(b"-----BEGIN CERTIFICATE-----")?;
-    let mut der = Vec::with_capacity(rest.len() / 2);
-    let (mut bits, mut count) = (0u32, 0u32);
+    let mut der = vec![0u8; rest.len()];
+    let mut target = &mut der[..];
+    let mut padding = 0;
     loop {
         rest = rest.strip_prefix(b"\r\n").or_else(|| rest.strip_prefix(b"\n"))?;
         if rest.starts_with(b"-----END CERTIFICATE-----") {
+            let left = target.len();
+            der.truncate(der.len().checked_sub(left)?.checked_sub(padding)?);
             return Some(der);
         }
-        let length =
-            rest.iter().position(|byte| matches!(byte, b'\r' | b'\n')).filter(|length| *length > 0)?;
-        let (line, after) = rest.split_at(length);
-        rest = after;
-        for &byte in line {
-            let value = match byte {
-                b'A'..=b'Z' => byte - b'A',
-                b'a'..=b'z' => byte - b'a' + 26,
-                b'0'..=b'9' => byte - b'0' + 52,
-                b'+' => 62,
-                b'/' => 63,
-                b'=' => continue,
-                _ => return None,
-            };
-            bits = bits << 6 | u32::from(value);
-            count += 6;
-            if count >= 8 {
-                count -= 8;
-                der.push((bits >> count) as u8);
+        let mut empty = true;
+        while let Some((&[first, second, third, fourth], more)) = rest.split_first_chunk::<4>() {
+            if first == b'\r' || first == b'\n' {
+                break;
             }
+            let first = u32::from(BASE64[usize::from(first)]);
+            let second = u32::from(BASE64[usize::from(second)]);
+            let third = u32::from(BASE64[usize::from(third)]);
+            let fourth = u32::from(BASE64[usize::from(fourth)]);
+            let all = first | second | third | fourth;
+            if all & NO_DIGIT != 0 || padding > 0 {
+                return None;
+            }
+            if all & PADDING != 0 {
+                padding = 1 + usize::from(third & PADDING != 0);
+            }
+            let word = (first & 0x3f) << 18 | (second & 0x3f) << 12 | (third & 0x3f) << 6 | fourth & 0x3f;
+            let (three, others) = std::mem::take(&mut target).split_first_chunk_mut::<3>()?;
+            *three = [(word >> 16) as u8, (word >> 8) as u8, word as u8];
+            (rest, target, empty) = (more, others, false);
+        }
+        if empty {
+            return None;
         }
     }
 }
+
+const NO_DIGIT: u32 = 0x80;
+/// Of `=`, whose other bits are those of zero.
+const PADDING: u32 = 0x40;
+const BASE64: [u8; 256] = {
+    let mut values = [NO_DIGIT as u8; 256];
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut index = 0;
+    while index < digits.len() {
+        values[digits[index] as usize] = index as u8;
+        index += 1;
+    }
+    values[b'=' as usize] = PADDING as u8;
+    values
+};
 
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----\n";
 const END: &[u8] = b"-----END CERTIFICATE-----\n";
@@ -225,9 +246,6 @@ pub fn short_chain(text: &[u8]) -> Option<Vec<u8>> {
         let length = body.iter().position(|&byte| byte == b'-')?;
         let (data, after) = body.split_at(length);
         rest = after.strip_prefix(END)?;
-        if data.windows(2).any(|pair| pair == b"\n\n") {
-            return None;
-        }
         for part in [BEGIN, HEADER, data, END] {
             short.extend_from_slice(part);
         }
@@ -283,6 +301,50 @@ fn extension<'a>(sequences: &'a [u8], identifier: &[u8]) -> Result<Element<'a>, 
 mod tests {
     use super::*;
     use crate::INTEL_ROOT_CA_DER;
+
+    fn chain(ends: &str) -> String {
+        let pem = |der: &[u8]| {
+            let config = pem::EncodeConfig::new().set_line_ending(match ends {
+                "\r\n" => pem::LineEnding::CRLF,
+                _ => pem::LineEnding::LF,
+            });
+            pem::encode_config(&pem::Pem::new("CERTIFICATE", der), config)
+        };
+        [&INTEL_ROOT_CA_DER[..200], &INTEL_ROOT_CA_DER[..301], INTEL_ROOT_CA_DER].map(pem).concat()
+    }
+
+    #[test]
+    fn the_first_certificate_is_read_as_another_reader_reads_it() {
+        for ends in ["\n", "\r\n"] {
+            let text = chain(ends);
+            let first = read_first_certificate(text.as_bytes());
+            assert_eq!(first, read_pem_chain(&text).map(|all| all[0].clone()));
+            for index in 0..text.len() {
+                for byte in [b'\n', b' ', b'-', b':', b'A', 0, 0xff] {
+                    let mut other = text.clone().into_bytes();
+                    other[index] = byte;
+                    let Some(first) = read_first_certificate(&other) else { continue };
+                    let again = std::str::from_utf8(&other).ok().and_then(read_pem_chain);
+                    // what the other reader does not read it refuses, and the quote with it
+                    assert!(again.is_none_or(|all| all[0] == first), "{index} {byte}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_short_chain_holds_the_same_certificates_without_the_root() {
+        let text = chain("\n");
+        let all = read_pem_chain(&text).unwrap();
+        let short = String::from_utf8(short_chain(text.as_bytes()).unwrap()).unwrap();
+        assert_eq!(read_pem_chain(&short).unwrap(), all[..2]);
+        assert_eq!(read_pem_chain(&write_certificate(&all[1])).unwrap(), all[1..2]);
+        assert_eq!(short_chain(chain("\r\n").as_bytes()), None);
+        for cut in 0..text.len() {
+            let Some(short) = short_chain(&text.as_bytes()[..cut]) else { continue };
+            assert_eq!(read_pem_chain(std::str::from_utf8(&short).unwrap()).unwrap(), all[..2], "{cut}");
+        }
+    }
 
     fn at(tag: u8, text: &str) -> Result<u64, DerError> {
         time(Element { tag, content: text.as_bytes(), raw: &[] })

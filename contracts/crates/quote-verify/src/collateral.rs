@@ -9,7 +9,7 @@ use dcap_qvl::{QeIdentity, QuoteCollateralV3, TcbInfo};
 use serde::{Deserialize, Serialize};
 
 use crate::certificate::{read_pem_chain, write_certificate, Certificate, Crl};
-use crate::{crypto, Reason, Rejection, SignatureDigest};
+use crate::{crypto, KnownSignature, Reason, Rejection};
 
 const TCB_SIGNING_COMMON_NAME: &[u8] = b"Intel SGX TCB Signing";
 /// A JSON text of collateral is about 24 KB.
@@ -30,6 +30,45 @@ pub struct Collateral {
     pub tcb_info: String,
     pub tcb_info_issuer_chain: String,
     pub tcb_info_signature: Vec<u8>,
+}
+
+/// Collateral without the chains of those who signed it.
+#[derive(BorshSerialize, BorshDeserialize, Clone, Debug, PartialEq, Eq)]
+pub struct SignedParts {
+    pub pck_crl: Vec<u8>,
+    pub qe_identity: String,
+    pub qe_identity_signature: Vec<u8>,
+    pub root_ca_crl: Vec<u8>,
+    pub tcb_info: String,
+    pub tcb_info_signature: Vec<u8>,
+}
+
+/// The chains of those who signed it, as PEM.
+#[derive(BorshSerialize, BorshDeserialize, Clone, Debug, PartialEq, Eq)]
+pub struct IssuerChains {
+    pub pck_crl: String,
+    pub qe_identity: String,
+    pub tcb_info: String,
+}
+
+impl SignedParts {
+    /// For the library, which gets the signers without the root: that one is given to it as the root to trust. (The
+    /// CRL of the PCK CA it verifies under the CA that the quote holds.)
+    pub(crate) fn into_library(self, signers: [String; 2]) -> QuoteCollateralV3 {
+        let [tcb_info_signer, qe_identity_signer] = signers;
+        QuoteCollateralV3 {
+            pck_crl_issuer_chain: String::new(),
+            root_ca_crl: self.root_ca_crl,
+            pck_crl: self.pck_crl,
+            tcb_info_issuer_chain: tcb_info_signer,
+            tcb_info: self.tcb_info,
+            tcb_info_signature: self.tcb_info_signature,
+            qe_identity_issuer_chain: qe_identity_signer,
+            qe_identity: self.qe_identity,
+            qe_identity_signature: self.qe_identity_signature,
+            pck_certificate_chain: None,
+        }
+    }
 }
 
 /// The same as JSON; members in alphabetical order, which makes the text canonical.
@@ -125,20 +164,35 @@ impl Collateral {
         serde_json::to_string(&wire).unwrap_or_default()
     }
 
-    /// For the library, which gets the signers without the root: that one is given to it as the root to trust.
-    pub(crate) fn into_library(self, signers: [String; 2]) -> QuoteCollateralV3 {
-        let [tcb_info_signer, qe_identity_signer] = signers;
-        QuoteCollateralV3 {
-            pck_crl_issuer_chain: self.pck_crl_issuer_chain,
-            root_ca_crl: self.root_ca_crl,
+    /// What a quote is judged by, and what is not needed for that once it has been checked.
+    pub fn split(self) -> (SignedParts, IssuerChains) {
+        let parts = SignedParts {
             pck_crl: self.pck_crl,
-            tcb_info_issuer_chain: tcb_info_signer,
-            tcb_info: self.tcb_info,
-            tcb_info_signature: self.tcb_info_signature,
-            qe_identity_issuer_chain: qe_identity_signer,
             qe_identity: self.qe_identity,
             qe_identity_signature: self.qe_identity_signature,
-            pck_certificate_chain: None,
+            root_ca_crl: self.root_ca_crl,
+            tcb_info: self.tcb_info,
+            tcb_info_signature: self.tcb_info_signature,
+        };
+        let chains = IssuerChains {
+            pck_crl: self.pck_crl_issuer_chain,
+            qe_identity: self.qe_identity_issuer_chain,
+            tcb_info: self.tcb_info_issuer_chain,
+        };
+        (parts, chains)
+    }
+
+    pub fn join(parts: SignedParts, chains: IssuerChains) -> Self {
+        Collateral {
+            pck_crl: parts.pck_crl,
+            pck_crl_issuer_chain: chains.pck_crl,
+            qe_identity: parts.qe_identity,
+            qe_identity_issuer_chain: chains.qe_identity,
+            qe_identity_signature: parts.qe_identity_signature,
+            root_ca_crl: parts.root_ca_crl,
+            tcb_info: parts.tcb_info,
+            tcb_info_issuer_chain: chains.tcb_info,
+            tcb_info_signature: parts.tcb_info_signature,
         }
     }
 
@@ -239,7 +293,7 @@ pub struct Prepared {
     /// The certificates that signed TCB info and QE identity, as PEM.
     pub(crate) signers: [String; 2],
     /// The signatures that verified when the collateral was stored.
-    pub(crate) known: Vec<SignatureDigest>,
+    pub(crate) known: Vec<KnownSignature>,
 }
 
 /// From, and until: that of a CRL ends just before `until`, that of JSON with it.
@@ -251,12 +305,12 @@ const WINDOWS: [(&str, bool); 4] =
 
 impl Prepared {
     /// The signatures that are known to verify.
-    pub fn known(&self) -> &[SignatureDigest] {
+    pub fn known(&self) -> &[KnownSignature] {
         &self.known
     }
 
     /// With these signatures known to verify.
-    pub fn knowing(self, known: Vec<SignatureDigest>) -> Self {
+    pub fn knowing(self, known: Vec<KnownSignature>) -> Self {
         Prepared { known, ..self }
     }
 

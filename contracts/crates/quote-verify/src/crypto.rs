@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 
+use borsh::{BorshDeserialize, BorshSerialize};
 use dcap_qvl::config::{Config, CryptoProvider};
 use rustls_pki_types::{alg_id, AlgorithmIdentifier, InvalidSignature, SignatureVerificationAlgorithm};
 
@@ -65,18 +66,23 @@ impl SignatureVerificationAlgorithm for EcdsaP256Sha256 {
     }
 }
 
-/// Names a signature that verified: SHA-256 of compressed key ‖ SHA-256 of the message ‖ signature.
-pub type SignatureDigest = [u8; 32];
+/// A signature that verified: compressed key, SHA-256 of the message, r ‖ s.
+#[derive(BorshSerialize, BorshDeserialize, Clone, Debug, PartialEq, Eq)]
+pub struct KnownSignature {
+    key: [u8; 33],
+    prehash: [u8; 32],
+    signature: [u8; 64],
+}
 
 thread_local! {
-    static MEMO: RefCell<Option<Vec<SignatureDigest>>> = const { RefCell::new(None) };
+    static MEMO: RefCell<Option<Vec<KnownSignature>>> = const { RefCell::new(None) };
 }
 
 /// Run with signatures that have verified before: those are not computed again. Gives them and what else verified.
 ///
-/// A signature is a pure function of key, message and signature, and its digest covers all three; who is allowed to
-/// sign what, and when, is checked as ever.
-pub fn remembering<T>(known: Vec<SignatureDigest>, run: impl FnOnce() -> T) -> (T, Vec<SignatureDigest>) {
+/// Whether a signature verifies is a pure function of key, message and signature, and all three are compared; who is
+/// allowed to sign what, and when, is checked as ever.
+pub fn remembering<T>(known: Vec<KnownSignature>, run: impl FnOnce() -> T) -> (T, Vec<KnownSignature>) {
     MEMO.with(|memo| memo.replace(Some(known)));
     let result = run();
     (result, MEMO.with(RefCell::take).unwrap_or_default())
@@ -86,15 +92,15 @@ pub fn remembering<T>(known: Vec<SignatureDigest>, run: impl FnOnce() -> T) -> (
 pub fn verify(public_key: &[u8], message: &[u8], signature: &[u8; 64]) -> bool {
     let Some(key) = compress(public_key) else { return false };
     let prehash = sha256(message);
-    let digest = sha256(&[&key[..], &prehash, signature].concat());
+    let this = KnownSignature { key, prehash, signature: *signature };
     MEMO.with(|memo| {
         let mut memo = memo.borrow_mut();
-        if memo.as_ref().is_some_and(|known| known.contains(&digest)) {
+        if memo.as_ref().is_some_and(|known| known.contains(&this)) {
             return true;
         }
-        let verifies = ecdsa::verify(&key, &prehash, signature);
+        let verifies = ecdsa::verify(&this.key, &this.prehash, signature);
         if let (true, Some(known)) = (verifies, memo.as_mut()) {
-            known.push(digest);
+            known.push(this);
         }
         verifies
     })
@@ -254,7 +260,7 @@ mod tests {
         assert_eq!((results, again), ([true, false, false], known));
         // outside nothing is kept
         assert!(verify(&key, b"sample", &signature));
-        assert_eq!(remembering(Vec::new(), || ()).1, Vec::<SignatureDigest>::new());
+        assert_eq!(remembering(Vec::new(), || ()).1, Vec::<KnownSignature>::new());
     }
 
     #[test]

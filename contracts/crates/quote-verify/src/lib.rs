@@ -10,18 +10,20 @@ mod collateral;
 mod crypto;
 mod der;
 mod hex_text;
+mod layout;
 
 use std::borrow::Cow;
 use std::fmt;
 
-use dcap_qvl::quote::{AuthData, AuthDataV4, Quote, Report, TDReport10};
+use dcap_qvl::quote::{Report, TDReport10};
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{QuoteCollateralV3, QuotePolicy};
 
 use certificate::{pck_platform, read_first_certificate, short_chain};
+use layout::Layout;
 
-pub use collateral::{Collateral, CollateralFacts, Fmspc, Prepared};
-pub use crypto::{sha256, sha512, ContractConfig, SignatureDigest};
+pub use collateral::{Collateral, CollateralFacts, Fmspc, IssuerChains, Prepared, SignedParts};
+pub use crypto::{sha256, sha512, ContractConfig, KnownSignature};
 pub use hex_text::{decode_hex, encode_hex};
 
 /// Intel SGX Root CA, SHA-256 44a0196b2b99f889b8e149e95b807a350e7424964399e885a7cbb8ccfab674d3.
@@ -31,8 +33,6 @@ pub const INTEL_ROOT_CA_DER: &[u8] = include_bytes!("intel_root_ca.der");
 pub const TD_ATTRIBUTES: u64 = 1 << 28;
 
 const MAX_QUOTE_SIZE: usize = 16 * 1024;
-const HEADER_SIZE: usize = 48;
-const BODY_DESCRIPTOR_SIZE: usize = 6;
 const QE_REPORT_CERTIFICATION: u16 = 6;
 const PCK_CHAIN_CERTIFICATION: u16 = 5;
 const QE_AUTH_DATA_SIZE: usize = 32;
@@ -89,7 +89,7 @@ impl fmt::Display for Rejection {
 pub struct ParsedQuote<'a> {
     /// Cut to the computed length.
     canonical: &'a [u8],
-    quote: Quote,
+    layout: Layout<'a>,
     fmspc: Fmspc,
     pce_id: [u8; 2],
 }
@@ -111,41 +111,22 @@ pub struct Verified {
 }
 
 impl<'a> ParsedQuote<'a> {
-    /// Read a quote of version 4 or 5. After its computed length only zeros may follow.
+    /// Read a quote of version 4 or 5. Its parts fill their declared sizes, and after them only zeros may follow.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Rejection> {
-        let malformed = |detail: &str| Rejection::new(Reason::QuoteMalformed, "quote_layout", detail);
         if bytes.len() > MAX_QUOTE_SIZE {
-            return Err(malformed("the quote is too large"));
+            let detail = "the quote is too large";
+            return Err(Rejection::new(Reason::QuoteMalformed, "quote_layout", detail));
         }
-        let quote = Quote::parse(bytes).map_err(|error| malformed(&format!("{error:#}")))?;
-        if quote.report.as_td10().is_none() {
-            return Err(Rejection::new(Reason::NotTdx, "tee_type", "not a TDX quote"));
-        }
-        let AuthData::V4(auth) = &quote.auth_data else {
-            return Err(malformed("not the authentication data of version 4"));
-        };
-        let (auth_size, exact) = auth_data_size(auth);
-        let signed = signed_size(&quote).ok_or_else(|| malformed("unknown TD report"))?;
-        let declared =
-            bytes.get(signed..signed + 4).and_then(|size| size.try_into().ok()).map(u32::from_le_bytes);
-        if !exact || declared != u32::try_from(auth_size).ok() {
-            return Err(malformed("the authentication data do not fill their declared size"));
-        }
-        let (canonical, padding) =
-            bytes.split_at_checked(signed + 4 + auth_size).ok_or_else(|| malformed("cut off"))?;
-        if padding.iter().any(|&byte| byte != 0) {
-            let detail = "bytes other than zero follow the quote";
-            return Err(Rejection::new(Reason::QuoteMalformed, "quote_canonical", detail));
-        }
+        let layout = Layout::read(bytes)?;
         let pck = |detail: &str| Rejection::new(Reason::QuoteInvalid, "pck_chain", detail);
-        let chain = &auth.qe_report_data.certification_data;
-        if chain.cert_type != PCK_CHAIN_CERTIFICATION {
+        if layout.certification.1 != PCK_CHAIN_CERTIFICATION {
             return Err(pck("the quote does not hold the chain of its PCK certificate"));
         }
-        let leaf = read_first_certificate(&chain.body.data)
-            .ok_or_else(|| pck("not a chain of certificates in PEM"))?;
+        let leaf =
+            read_first_certificate(layout.chain).ok_or_else(|| pck("not a chain of certificates in PEM"))?;
         let (fmspc, pce_id) = pck_platform(&leaf).map_err(|error| pck(error.0))?;
-        Ok(ParsedQuote { canonical, fmspc, pce_id, quote })
+        let canonical = bytes.get(..layout.length).unwrap_or_default();
+        Ok(ParsedQuote { canonical, layout, fmspc, pce_id })
     }
 
     /// The platform that the quote's own PCK certificate names: which collateral to use.
@@ -159,7 +140,7 @@ impl<'a> ParsedQuote<'a> {
     /// or `Collateral::prepare`. Gives every TCB status but Revoked: `Policy::judge` decides on it.
     pub fn verify(
         self,
-        collateral: Collateral,
+        collateral: SignedParts,
         prepared: Prepared,
         root_ca_der: &[u8],
         now: u64,
@@ -174,7 +155,7 @@ impl<'a> ParsedQuote<'a> {
             .report
             .as_td10()
             .ok_or_else(|| Rejection::new(Reason::NotTdx, "tee_type", "not a TDX quote"))?;
-        let signed = signed_size(&self.quote).and_then(|size| self.canonical.get(..size)).unwrap_or_default();
+        let signed = self.canonical.get(..self.layout.signed).unwrap_or_default();
         Ok(Verified {
             mrtd: td.mr_td,
             rtmr: [td.rt_mr0, td.rt_mr1, td.rt_mr2, td.rt_mr3],
@@ -192,14 +173,11 @@ impl<'a> ParsedQuote<'a> {
     /// which is the trust anchor by itself, and with a header, after which the reader of PEM looks for none. Nothing of
     /// this is signed; if the form is another than Intel's tools write, the quote stays as it is.
     fn for_library(&self) -> Cow<'a, [u8]> {
-        let AuthData::V4(auth) = &self.quote.auth_data else { return Cow::Borrowed(self.canonical) };
-        let chain = &auth.qe_report_data.certification_data.body.data;
-        let signed = signed_size(&self.quote).unwrap_or_default();
+        let chain = self.layout.chain;
         let short = short_chain(chain).and_then(|short| {
             let start = self.canonical.len().checked_sub(chain.len())?;
             let mut quote = [self.canonical.get(..start)?, &short].concat();
-            // the sizes of the authentication data and of the certification data around the chain and in it
-            for at in [signed, signed + 4 + 64 + 64 + 2, start.checked_sub(4)?] {
+            for at in self.layout.lengths_of_chain() {
                 let size = u32::from_le_bytes(quote.get(at..at + 4)?.try_into().ok()?);
                 let size = size.checked_sub(chain.len() as u32)?.checked_add(short.len() as u32)?;
                 quote.get_mut(at..at + 4)?.copy_from_slice(&size.to_le_bytes());
@@ -218,7 +196,7 @@ impl<'a> ParsedQuote<'a> {
     ) -> Result<LibraryReport, Rejection> {
         let verifier = QuoteVerifier::<ContractConfig>::new_with_config(root_ca_der.to_vec());
         let rejection = |error| library_rejection(&format!("{error:#}"));
-        if self.quote.report.as_td15().is_none() {
+        if !self.layout.is_td15 {
             let verified = verifier.verify(quote, collateral, now).map_err(rejection)?;
             return Ok(LibraryReport {
                 report: verified.report,
@@ -240,14 +218,11 @@ impl<'a> ParsedQuote<'a> {
 
     /// What we check ourselves, whatever a version of the library checks.
     fn precheck(&self, prepared: &Prepared, now: u64) -> Result<(), Rejection> {
-        let AuthData::V4(auth) = &self.quote.auth_data else {
-            return Err(Rejection::new(Reason::QuoteMalformed, "quote_layout", "not version 4 or 5"));
-        };
         let refuse = |check, detail: &str| Err(Rejection::new(Reason::QuoteInvalid, check, detail));
-        if auth.certification_data.cert_type != QE_REPORT_CERTIFICATION {
+        if self.layout.certification.0 != QE_REPORT_CERTIFICATION {
             return refuse("certification_data_type", "the outer certification data are not of type 6");
         }
-        if auth.qe_report_data.qe_auth_data.data.len() != QE_AUTH_DATA_SIZE {
+        if self.layout.qe_authentication_data != QE_AUTH_DATA_SIZE {
             return refuse("qe_auth_data", "the QE authentication data are not 32 bytes");
         }
         prepared.check_time(now)?;
@@ -354,26 +329,6 @@ pub fn is_root_certificate(der: &[u8]) -> bool {
 
 fn td_attributes(report: &TDReport10) -> u64 {
     u64::from_le_bytes(report.td_attributes)
-}
-
-/// Bytes of header, body descriptor (version 5) and TD report: what the quote's signature covers.
-fn signed_size(quote: &Quote) -> Option<usize> {
-    let report = match (quote.report.as_td15_ex(), quote.report.as_td15(), quote.report.as_td10()) {
-        (Some(_), _, _) => 885,
-        (_, Some(_), _) => 648,
-        (_, _, Some(_)) => 584,
-        _ => return None,
-    };
-    let descriptor = if quote.header.version == 5 { BODY_DESCRIPTOR_SIZE } else { 0 };
-    Some(HEADER_SIZE + descriptor + report)
-}
-
-/// Size of the authentication data by their parts, and whether the parts leave nothing over.
-fn auth_data_size(auth: &AuthDataV4) -> (usize, bool) {
-    let outer = auth.certification_data.body.data.len();
-    let qe = &auth.qe_report_data;
-    let inner = 384 + 64 + 2 + qe.qe_auth_data.data.len() + 2 + 4 + qe.certification_data.body.data.len();
-    (64 + 64 + 2 + 4 + outer, outer == inner)
 }
 
 /// Words of dcap-qvl 0.7.0, and the check and reason they mean; the first match counts. What the pre-check

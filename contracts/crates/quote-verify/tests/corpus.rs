@@ -46,7 +46,7 @@ fn lenient() -> Policy {
 fn verify(quote: &[u8], collateral: &str, root: &[u8], now: u64) -> Result<Verified, Rejection> {
     let (parsed, collateral) = (ParsedQuote::parse(quote)?, Collateral::from_json(collateral)?);
     let prepared = collateral.prepare(root)?;
-    parsed.verify(collateral, prepared, root, now)
+    parsed.verify(collateral.split().0, prepared, root, now)
 }
 
 fn unix(text: &str) -> u64 {
@@ -108,7 +108,7 @@ fn signatures_that_are_known_change_no_verdict() {
         let Ok(none) = collateral.prepare(&root) else { continue };
         let own = collateral.verify(&root, now).unwrap_or_else(|_| none.clone());
         let verdict = |prepared: &Prepared| {
-            ParsedQuote::parse(&quote)?.verify(collateral.clone(), prepared.clone(), &root, now)
+            ParsedQuote::parse(&quote)?.verify(collateral.clone().split().0, prepared.clone(), &root, now)
         };
         let plain = verdict(&none);
         assert_eq!(verdict(&own), plain, "{}", case.display());

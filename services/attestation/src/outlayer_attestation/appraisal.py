@@ -187,15 +187,18 @@ def appraise(quote_bytes: bytes, collateral: Collateral, *, root_ca_der: bytes, 
     parsed = _parse(quote_bytes, checks)
     given = endorsed.endorsements(collateral, root_ca_der)
     report: dcap_qvl.VerifiedReport | None = None
+    advisory_ids: tuple[str, ...] = ()
     if parsed is not None:
         checks += _Precheck(parsed, given, now).run()
         report = _library(parsed, given, now, checks)
+        if report is not None:
+            advisory_ids = _advisories(report, parsed, given, now, checks)
     return Appraisal(
         checks=tuple(checks),
         now=now,
         quote=parsed,
         status=report.status if report else None,
-        advisory_ids=tuple(report.advisory_ids) if report else (),
+        advisory_ids=advisory_ids,
         root_ca_sha256=hashlib.sha256(root_ca_der).hexdigest(),
         verifier=verifier_version(),
         issued_at=given.parsed.issued_at,
@@ -350,6 +353,25 @@ def _library(
         return None
     checks.append(passed("dcap_qvl", f"TCB status {report.status}"))
     return report
+
+
+def _advisories(
+    report: dcap_qvl.VerifiedReport,
+    quote: layout.Quote,
+    endorsements: endorsed.Endorsements,
+    now: int,
+    checks: list[Check],
+) -> tuple[str, ...]:
+    """Those of the platform's and module's levels at launch and of the quoting enclave, which the library has
+    merged, and for a TD 1.5 those of the levels that it runs on now (TEE_TCB_SVN2), which only its claims tell."""
+    found = list(report.advisory_ids)
+    if isinstance(quote.report, layout.TdReport) and quote.report.tee_tcb_svn2 is not None:
+        level = _claims(quote, endorsements, now).get("platform", {}).get("current_tcb_level")
+        if level is None:
+            checks.append(failed("dcap_qvl", "claims_unavailable", "the current TCB level is not told"))
+        else:
+            found += level.get("advisoryIDs", [])
+    return tuple(dict.fromkeys(found))
 
 
 def _claims(quote: layout.Quote, endorsements: endorsed.Endorsements, now: int) -> dict[str, Any]:

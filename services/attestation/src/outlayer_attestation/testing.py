@@ -116,6 +116,17 @@ def collateral_with(source: SoftwarePlatform, faults: Faults) -> Collateral:
     return replace(made, tcb_info=made.tcb_info.replace('"version":3', '"version": 3'))
 
 
+def running_on_older(advisory: str) -> Faults:
+    """A TD 1.5 that was launched on an up-to-date module and runs on an older one now, whose level has an advisory."""
+    launch = endorsements.TEE_TCB_SVN
+    older = bytes([*launch[:2], launch[2] - 1, *launch[3:]])
+    levels = [
+        endorsements.level("UpToDate", endorsements.platform_tcb()),
+        endorsements.level("OutOfDate", endorsements.platform_tcb(tee_tcb_svn=older), (advisory,)),
+    ]
+    return Faults(version=5, body_type=3, td={"tee_tcb_svn2": older}, tcb_info={"tcbLevels": levels})
+
+
 def quote_with(source: SoftwarePlatform, faults: Faults, measurements: Measurements = MEASUREMENTS) -> bytes:
     """A quote of this platform with these faults."""
     fields = replace(TdFields(measurements=measurements, report_data=REPORT_DATA), **faults.td)

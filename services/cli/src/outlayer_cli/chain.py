@@ -14,7 +14,13 @@ from outlayer_near.calls import main as calls
 from outlayer_near.calls.caller import ask
 from outlayer_near.credentials import load_credentials
 from outlayer_near.errors import NoSuchMethodError
-from outlayer_near.events import RequestEvent, Settlement, requests_of_transaction, settlement_of
+from outlayer_near.events import (
+    RequestEvent,
+    Settlement,
+    charge_of,
+    requests_of_transaction,
+    settlement_of,
+)
 from outlayer_near.models import (
     STORAGE_BYTE_PRICE,
     ExecutionSource,
@@ -179,7 +185,7 @@ async def request_execution(
         status = await rpc.transaction(outcome.tx_hash, account, receipts=True)
     request, settled = settlement_in(status, stack.contract_id)
     value = _value_of(outcome)
-    charged, refunded = money_of(request, settled)
+    charged, refunded = money_of(status, stack.contract_id, request, settled)
     return {
         "tx_hash": outcome.tx_hash,
         "request_id": None if request is None else request.request.request_id,
@@ -215,13 +221,17 @@ def settlement_in(status: dict[str, Any], contract_id: str) -> tuple[RequestEven
     return request, None if request is None else settlement_of(status, contract_id, request)
 
 
-def money_of(request: RequestEvent | None, settled: Settlement | None) -> tuple[str | None, str | None]:
+def money_of(
+    status: dict[str, Any], contract_id: str, request: RequestEvent | None, settled: Settlement | None
+) -> tuple[str | None, str | None]:
     """What a request was charged, and what came back; None for what is not known."""
     if request is None or settled is None:
         return None, None
-    if settled.charged is None or settled.refunded is None:  # it timed out
-        return "0", str(request.request.payment)
-    return str(settled.charged), str(settled.refunded)
+    if settled.charged is not None and settled.refunded is not None:
+        return str(settled.charged), str(settled.refunded)
+    # it timed out, or its last event was too long to log
+    charged = charge_of(status, contract_id, request.request.request_id)
+    return (None, None) if charged is None else (str(charged), str(request.request.payment - charged))
 
 
 def has_succeeded(settled: Settlement | None, value: Any) -> bool:
@@ -236,7 +246,7 @@ def failure_of(settled: Settlement | None) -> str | None:
     if settled is None or settled.success:
         return None
     if settled.success is None:
-        return "nobody answered the request in time; its payment came back"
+        return "nobody answered the request in time; its payment came back but for the base fee"
     return settled.error or "the execution failed"
 
 

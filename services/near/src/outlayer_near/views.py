@@ -37,6 +37,8 @@ from outlayer_near.models import (
     SecretProfile,
     SizeLimits,
     StablecoinPools,
+    StorageBalance,
+    StorageBalanceBounds,
     UserSecret,
     Version,
     WaitingPolicy,
@@ -73,12 +75,15 @@ _SIZE_LIMITS: TypeAdapter[SizeLimits] = TypeAdapter(SizeLimits)
 _OUTPUT: TypeAdapter[dict[str, Any] | str | None] = TypeAdapter(ExecutionOutput | str | None)
 _SECRET: TypeAdapter[SecretProfile | None] = TypeAdapter(SecretProfile | None)
 _SECRETS: TypeAdapter[list[UserSecret]] = TypeAdapter(list[UserSecret])
+_SET: TypeAdapter[MeasurementSet | None] = TypeAdapter(MeasurementSet | None)
 _SETS: TypeAdapter[list[MeasurementSet]] = TypeAdapter(list[MeasurementSet])
 _WORKER_KEY: TypeAdapter[WorkerKey | None] = TypeAdapter(WorkerKey | None)
 _WORKER_KEYS: TypeAdapter[list[WorkerKey]] = TypeAdapter(list[WorkerKey])
 _COLLATERAL: TypeAdapter[list[CollateralInfo]] = TypeAdapter(list[CollateralInfo])
 _ROOT: TypeAdapter[RootCa] = TypeAdapter(RootCa)
 _REGISTER_CONFIG: TypeAdapter[RegisterConfig] = TypeAdapter(RegisterConfig)
+_BALANCE: TypeAdapter[StorageBalance | None] = TypeAdapter(StorageBalance | None)
+_BOUNDS: TypeAdapter[StorageBalanceBounds] = TypeAdapter(StorageBalanceBounds)
 _POLICIES: TypeAdapter[list[PolicyVersion]] = TypeAdapter(list[PolicyVersion])
 _WAITING_POLICY: TypeAdapter[WaitingPolicy | None] = TypeAdapter(WaitingPolicy | None)
 _KEYSTORE: TypeAdapter[Keystore | None] = TypeAdapter(Keystore | None)
@@ -283,6 +288,10 @@ class _ApprovalViews(_Views):
             if len(page) != _SETS_PAGE or len(found) == known:
                 return list(found.values())
 
+    async def get_measurement_set(self, set_id: int) -> MeasurementSet | None:
+        """A set by its id; None if there is none, or if it was pruned."""
+        return await self._ask(_SET, "get_measurement_set", {"id": set_id})
+
     async def get_collateral(self, fmspc: str | None = None) -> dict[str, Any] | None:
         """The collateral JSON that the contract holds for a platform (12 hex digits), or what was stored last."""
         return _collateral(await self._ask(_TEXT_OR_NONE, "get_collateral", {"fmspc": fmspc}))
@@ -330,6 +339,18 @@ class RegisterViews(_ApprovalViews):
 
     async def get_config(self) -> RegisterConfig:
         return await self._ask(_REGISTER_CONFIG, "get_config")
+
+    async def get_keys_without_approval(self) -> int:
+        """Keys of sets that ended, which ``remove_expired_keys`` has still to remove."""
+        return await self._ask(_NUMBER, "get_keys_without_approval")
+
+    async def storage_balance_of(self, account_id: str) -> StorageBalance | None:
+        """What the registering account has left for registrations; None for any other account."""
+        return await self._ask(_BALANCE, "storage_balance_of", {"account_id": account_id})
+
+    async def storage_balance_bounds(self) -> StorageBalanceBounds:
+        """What one registration costs."""
+        return await self._ask(_BOUNDS, "storage_balance_bounds")
 
 
 class DaoViews(_ApprovalViews):

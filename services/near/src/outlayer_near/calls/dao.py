@@ -98,6 +98,11 @@ def prune_proposals(limit: int | None = None) -> FunctionCall:
     return call("prune_proposals", {"limit": limit}, gas=REGISTER_GAS)
 
 
+def prune_measurement_sets(limit: int | None = None) -> FunctionCall:
+    """Delete sets that ended more than 90 days ago; anyone may. Looks at ``limit`` sets, answers with their ids."""
+    return call("prune_measurement_sets", {"limit": limit}, gas=REGISTER_GAS)
+
+
 def register_call(action: FunctionCall) -> CallRegister:
     """What to propose so that the DAO makes a call of ``calls.register``."""
     return CallRegister(method=action.method_name, args=action.args.decode())
@@ -135,7 +140,7 @@ def update_collateral(collateral: str) -> FunctionCall:
 
 
 def migrate() -> FunctionCall:
-    """Write the state in its newest form; for the DAO's account itself and the owner."""
+    """Write the state in its newest form, for the DAO's account itself and the owner; again until nothing is left."""
     return call("migrate", {}, gas=REGISTER_GAS)
 
 

@@ -34,9 +34,24 @@ def new(
     return call("new", args)
 
 
-def register_worker_key(public_key: str, quote: bytes) -> FunctionCall:
+def register_worker_key(public_key: str, quote: bytes, *, deposit: int = 0) -> FunctionCall:
+    """Register a key by its first quote, which counts once; a key that is valid is answered as it is.
+
+    The deposit (yoctoNEAR) pays what the registration stores before the storage balance does; its rest goes back.
+    """
     args = {"public_key": public_key, "tdx_quote_hex": quote.hex()}
-    return call("register_worker_key", args, gas=REGISTER_GAS)
+    return call("register_worker_key", args, gas=REGISTER_GAS, deposit=deposit)
+
+
+def storage_deposit(account_id: str, deposit: int) -> FunctionCall:
+    """Add to the storage balance of the registering account, from which its registrations are paid; anyone may."""
+    return call("storage_deposit", {"account_id": account_id}, deposit=deposit)
+
+
+def storage_withdraw(amount: int | None = None) -> FunctionCall:
+    """Take back from the storage balance: an amount in yoctoNEAR, or all of it."""
+    args = {"amount": None if amount is None else str(amount)}
+    return call("storage_withdraw", args, deposit=1)
 
 
 def reverify_worker_key(public_key: str, quote: bytes) -> FunctionCall:
@@ -46,6 +61,7 @@ def reverify_worker_key(public_key: str, quote: bytes) -> FunctionCall:
 
 
 def remove_expired_keys(public_keys: Sequence[str] | None = None) -> FunctionCall:
+    """Remove keys that are no longer valid, at most 100: call it until it gives none. Anyone may."""
     keys = None if public_keys is None else list(public_keys)
     return call("remove_expired_keys", {"public_keys": keys}, gas=REGISTER_GAS)
 
@@ -80,7 +96,13 @@ def add_measurement_set(
 
 
 def expire_measurement_set(set_id: int, not_after: int) -> FunctionCall:
-    return call("expire_measurement_set", {"id": set_id, "not_after": not_after})
+    """Let a set end, and if that is now remove up to 100 of its keys."""
+    return call("expire_measurement_set", {"id": set_id, "not_after": not_after}, gas=REGISTER_GAS)
+
+
+def prune_measurement_sets(limit: int | None = None) -> FunctionCall:
+    """Delete sets that ended more than 90 days ago, at most 5 of those that it looks at; anyone may."""
+    return call("prune_measurement_sets", {"limit": limit}, gas=REGISTER_GAS)
 
 
 def propose_policy(
@@ -100,12 +122,12 @@ def cancel_policy(version: int) -> FunctionCall:
 
 def activate_policy(version: int) -> FunctionCall:
     """Let the pending version count once its delay is over; anyone may."""
-    return call("activate_policy", {"version": version})
+    return call("activate_policy", {"version": version}, gas=REGISTER_GAS)
 
 
 def revoke_policy(version: int) -> FunctionCall:
-    """End all sets of a version now, without delay."""
-    return call("revoke_policy", {"version": version})
+    """End all sets of a version now, without delay, and remove up to 100 keys that they admitted."""
+    return call("revoke_policy", {"version": version}, gas=REGISTER_GAS)
 
 
 def raise_policy_delay(policy_delay_seconds: int) -> FunctionCall:
@@ -114,7 +136,7 @@ def raise_policy_delay(policy_delay_seconds: int) -> FunctionCall:
 
 
 def migrate() -> FunctionCall:
-    """Write the state in the form of the deployed code; owner, or the account itself."""
+    """Bring the state into the form of the deployed code, in steps: until nothing is left; owner, or the account."""
     return call("migrate", {}, gas=REGISTER_GAS)
 
 
@@ -126,12 +148,13 @@ def add_approved_measurements(
     measurements: dict[str, str], *, clear_others: bool | None = None
 ) -> FunctionCall:
     """The original's form: a set without bounds in time."""
-    return call("add_approved_measurements", {"measurements": measurements, "clear_others": clear_others})
+    args = {"measurements": measurements, "clear_others": clear_others}
+    return call("add_approved_measurements", args, gas=REGISTER_GAS)
 
 
 def remove_approved_measurements(measurements: dict[str, str]) -> FunctionCall:
-    return call("remove_approved_measurements", {"measurements": measurements})
+    return call("remove_approved_measurements", {"measurements": measurements}, gas=REGISTER_GAS)
 
 
 def clear_all_approved_measurements() -> FunctionCall:
-    return call("clear_all_approved_measurements", {})
+    return call("clear_all_approved_measurements", {}, gas=REGISTER_GAS)

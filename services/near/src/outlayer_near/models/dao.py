@@ -14,7 +14,7 @@ from outlayer_near.errors import ModelError
 from outlayer_near.models.base import U32, U64, WHAT_TO_DO, Model, first_problem
 from outlayer_near.models.events import EventKinds
 from outlayer_near.models.register import CollateralInfo, MeasurementSet, NewMeasurementSet
-from outlayer_near.models.register_events import SetsEnd
+from outlayer_near.models.register_events import RoleEnd, SetsEnd
 
 DAO_STANDARD = "outlayer-keystore-dao"
 ProposalStatus = Literal["Pending", "Approved", "Rejected", "Executed", "Failed", "Expired"]
@@ -275,6 +275,8 @@ DAO_EVENTS: EventKinds = {
     "key_requested": TypeAdapter(tuple[KeyRequested, ...]),
     "measurement_set_added": TypeAdapter(tuple[MeasurementSet, ...]),
     "measurement_set_changed": TypeAdapter(tuple[SetsEnd, ...]),
+    "measurement_sets_ended": TypeAdapter(tuple[RoleEnd, ...]),
+    "measurement_sets_pruned": TypeAdapter(tuple[MeasurementSet, ...]),
     "collateral_updated": TypeAdapter(tuple[CollateralInfo, ...]),
     "membership_changed": TypeAdapter(tuple[MembershipChanged, ...]),
     "handed_over": TypeAdapter(tuple[HandedOver, ...]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from outlayer_near.models.base import U32, U64, Model
+from outlayer_near.models.base import U32, U64, U128, Model
 
 Role = Literal["worker", "compiler", "keystore"]
 TcbStatus = Literal[
@@ -120,6 +120,28 @@ class RegisterResult(Model):
     expires_at: int | None = None
     reason: str | None = None
     detail: str | None = None
+
+
+class KeysRemoved(Model):
+    """What became of keys that lost their approval; ``remaining`` is for ``remove_expired_keys``."""
+
+    removed: U32
+    remaining: U32
+
+
+class StorageBalance(Model):
+    """NEP-145, in yoctoNEAR. ``owed``: for registrations that nothing paid."""
+
+    total: U128
+    available: U128
+    owed: U128 = 0
+
+
+class StorageBalanceBounds(Model):
+    """NEP-145, in yoctoNEAR. ``min``: what one registration costs."""
+
+    min: U128
+    max: U128 | None = None
 
 
 class CollateralInfo(Model):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from outlayer_near.models.base import U32, U64, Model
 from outlayer_near.models.events import EventKinds
@@ -34,13 +34,23 @@ class WorkerKeyRejected(Model):
 
 class WorkerKeysRemoved(Model):
     public_keys: tuple[str, ...]
-    reason: Literal["owner", "expired"]
+    reason: Literal["owner", "expired", "set_ended", "access_key"]
+    """``expired``: the key or its set; ``set_ended``: by this call; ``access_key``: it could not be renewed."""
 
 
 class SetsEnd(Model):
     """``measurement_set_changed``: these sets end then; the sets themselves are in a view."""
 
     ids: tuple[U32, ...]
+    not_after: U64
+
+
+class RoleEnd(Model):
+    """``measurement_sets_ended``: all sets of a role up to ``last_id`` end then at the latest, but for ``except``."""
+
+    role: Role
+    last_id: U32
+    spared: tuple[U32, ...] = Field(alias="except")
     not_after: U64
 
 
@@ -52,6 +62,12 @@ class PolicyProposed(Model):
     sets_count: U32
     grace_seconds: U64 | None = None
     activates_at: U64
+
+
+class PolicyActivated(PolicyVersion):
+    """``left_out``: how many of its sets could not count any more."""
+
+    left_out: U32 = 0
 
 
 class PolicyRevoked(Model):
@@ -74,9 +90,11 @@ REGISTER_EVENTS: EventKinds = {
     "worker_keys_removed": TypeAdapter(tuple[WorkerKeysRemoved, ...]),
     "measurement_set_added": TypeAdapter(tuple[MeasurementSet, ...]),
     "measurement_set_changed": TypeAdapter(tuple[SetsEnd, ...]),
+    "measurement_sets_ended": TypeAdapter(tuple[RoleEnd, ...]),
+    "measurement_sets_pruned": TypeAdapter(tuple[MeasurementSet, ...]),
     "policy_proposed": TypeAdapter(tuple[PolicyProposed, ...]),
     "policy_cancelled": TypeAdapter(tuple[PolicyProposed, ...]),
-    "policy_activated": TypeAdapter(tuple[PolicyVersion, ...]),
+    "policy_activated": TypeAdapter(tuple[PolicyActivated, ...]),
     "policy_revoked": TypeAdapter(tuple[PolicyRevoked, ...]),
     "policy_delay_raised": TypeAdapter(tuple[PolicyDelayRaised, ...]),
     "collateral_updated": TypeAdapter(tuple[CollateralInfo, ...]),
