@@ -519,6 +519,27 @@ def test_near_that_tops_no_key_up_goes_back(swapping: World, why: str) -> None:
     assert swapping.secret(BOB, PAYMENT_KEY, "1")["encrypted_secrets"] == "old"
 
 
+def test_a_strangers_cent_does_not_stop_a_swap(swapping: World) -> None:
+    stranger, _ = swapping.top_up("carol.test", 1, 10_000, owner=BOB)
+    sent = swap(swapping)
+    event = swapping._event(sent, "TopUpPaymentKey")
+    swapping.ok(OPERATOR, "resume_topup", data_id=data_id(event), result=DONE)
+    swapping.final(sent)
+    assert swapping.tokens(MAIN) > 10_000
+    swapping.chain.fast_forward(210)
+    assert swapping.final(stranger).json() == "0"
+    assert swapping.tokens("carol.test") == MINTED
+
+
+def test_near_stays_with_its_owner_while_a_swap_could_not_be_credited(swapping: World) -> None:
+    sent, _ = swapping.top_up(BOB, 1, 10_000)
+    args = {"nonce": 1, "swap_contract_id": SWAP}
+    words = "A top-up or deletion of this payment key is under way"
+    swapping.refused(BOB, "top_up_payment_key_with_near", words, NEAR, **args)
+    swapping.chain.fast_forward(210)
+    swapping.final(sent)
+
+
 def test_only_the_owners_swap_contract_and_a_key_that_is_there(swapping: World) -> None:
     other = {"nonce": 1, "swap_contract_id": "other.test"}
     words = f"Swaps go through {SWAP}, not through other.test"

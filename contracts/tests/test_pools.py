@@ -22,6 +22,7 @@ from main_world import (
     PAYMENT,
     PAYMENT_KEY,
     TOKEN,
+    USED,
     World,
     data_id,
     deployed,
@@ -35,6 +36,7 @@ ALICE, BOB, CAROL = "alice.test", "bob.test", "carol.test"
 SETTLER = "settler.test"
 FUNDS = 3_000_000
 RESERVE = NEAR
+OUTPUT_ROOM = 10 * NEAR
 FIRST_DEPOSIT = 10_000
 DONE = {"Success": {"new_encrypted_data": "new"}}
 DEPOSIT = {"action": "deposit_balance"}
@@ -306,7 +308,7 @@ def test_fees_stop_at_the_reserve_and_at_held_payments(world: World) -> None:
     assert world.view("get_near_books")["fees"] == str(NEAR)
     world.request(BOB, deposit=4 * NEAR, resource_limits=None)
     half = NEAR // 2
-    leave(world, 4 * NEAR + RESERVE + half)
+    leave(world, 4 * NEAR + RESERVE + OUTPUT_ROOM + half)
     refused = world.call(ALICE, "withdraw_fees", 1, amount=str(half + NEAR // 10))
     assert "must be kept" in json.dumps(refused.failure)
     before = world.chain.balance(ALICE)
@@ -317,8 +319,25 @@ def test_fees_stop_at_the_reserve_and_at_held_payments(world: World) -> None:
     account = world.chain.account(MAIN)
     free = int(account["amount"]) - account["storage_usage"] * BYTE
     # what the request that waits occupies is in the stake: its payment covers that
-    assert free > 4 * NEAR + RESERVE - NEAR // 100
+    assert free > 4 * NEAR + RESERVE + OUTPUT_ROOM - NEAR // 100
     assert int(world.view("get_near_books")["fees"]) == NEAR - got
+
+
+def test_whatever_fees_are_withdrawn_long_outputs_still_end(world: World) -> None:
+    world.ok(MAIN, "set_owner", new_owner_id=ALICE)
+    world.ok(ALICE, "set_pricing", base_fee=str(40 * NEAR))
+    sent, request_id = world.request(BOB, deposit=41 * NEAR, resource_limits=None)
+    world.resolve(request_id, success=False, output=None)
+    world.final(sent)
+    world.ok(ALICE, "set_pricing", base_fee=str(BASE_FEE))
+    leave(world, 30 * NEAR)
+    world.ok(ALICE, "withdraw_fees", 1)
+    waiting = [world.request(BOB, deposit=NEAR) for _ in range(4)]
+    for _, number in waiting:
+        args = {"request_id": number, "output": {"Text": "x" * 249_998}, "success": True}
+        world.ok(OPERATOR, "submit_execution_output_and_resolve", gas=300 * TGAS, resources_used=USED, **args)
+    for sent, _ in waiting:
+        assert len(world.final(sent).value) == 250_000
 
 
 def test_stablecoin_fees_are_all_that_the_owner_reaches(funded: World) -> None:

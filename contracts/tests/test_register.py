@@ -35,6 +35,7 @@ from outlayer_near.primitives import (
     AccessKey,
     AddKey,
     DeleteKey,
+    FunctionCall,
     FunctionCallPermission,
     KeyPair,
     Transfer,
@@ -1027,3 +1028,41 @@ def test_the_synthetic_corpus_gets_the_same_verdicts_on_chain() -> None:
                 wrong.append(f"{case.name}: {code} ({detail}), expected {expected}")
     assert not wrong
     assert len(cases) == 101
+
+
+def both_in_one_block(world: World, first: bytes, second: bytes) -> None:
+    """The second one's receipt comes between the two of the first."""
+
+    async def submit() -> None:
+        world.chain.node.submit(first)
+        world.chain.node.submit(second)
+
+    world.chain._run(submit)
+    for _ in range(6):
+        world.chain.produce_block()
+
+
+def revocation(world: World) -> bytes:
+    args = json.dumps({"id": 1, "not_after": 0}).encode()
+    call = FunctionCall("expire_measurement_set", args, 200 * TGAS, 0)
+    return world.chain.sign(world.owner, REGISTER, [call])
+
+
+def test_a_set_that_ends_while_a_key_is_registered_leaves_it_without_an_access_key(world: World) -> None:
+    args = {"public_key": str(world.key.public_key), "tdx_quote_hex": world.quote().hex()}
+    call = FunctionCall("register_worker_key", json.dumps(args).encode(), 100 * TGAS, 0)
+    both_in_one_block(world, world.chain.sign(world.init, REGISTER, [call]), revocation(world))
+    assert "error" in world.access_key()
+    assert world.view("get_worker_key", public_key=str(world.key.public_key)) is None
+
+
+def test_a_set_that_ends_while_a_key_is_renewed_ends_the_key(world: World) -> None:
+    assert world.submit(world.quote()).json()["status"] == "approved"
+    challenge = world.view("get_worker_key", public_key=str(world.key.public_key))["challenge"]
+    data = reverification_report_data(REGISTER, str(world.key.public_key), bytes.fromhex(challenge))
+    args = {"public_key": str(world.key.public_key), "tdx_quote_hex": world.quote(report_data=data).hex()}
+    call = FunctionCall("reverify_worker_key", json.dumps(args).encode(), 100 * TGAS, 0)
+    both_in_one_block(world, world.chain.sign(world.init, REGISTER, [call]), revocation(world))
+    assert not world.valid()
+    assert "error" in world.access_key()
+    assert world.view("get_worker_key", public_key=str(world.key.public_key)) is None

@@ -191,6 +191,23 @@ def test_an_output_that_the_payment_does_not_cover_is_refused_with_the_amount(wo
     assert submit(world, request_id, {"Text": "R" * 200_000}).failure is None
 
 
+@pytest.mark.parametrize("end", ["answer", "cancel", "time-out"])
+def test_what_a_payer_that_does_not_exist_would_get_goes_to_the_sender(world: World, end: str) -> None:
+    before = world.chain.balance(BOB)
+    sent, request_id = world.request(payer_account_id="nobody.test")
+    if end == "answer":
+        world.resolve(request_id)
+    elif end == "cancel":
+        world.ok(MAIN, "emergency_cancel_execution", request_id=request_id)
+    if end != "answer":
+        world.chain.fast_forward(210)
+    final = world.final(sent)
+    for _ in range(3):
+        world.chain.produce_block()
+    cost = {"answer": COST, "cancel": 0, "time-out": BASE_FEE}[end]
+    assert before - world.chain.balance(BOB) == cost + final.tokens_burnt
+
+
 # -- neighbours ------------------------------------------------------------------------------------------
 
 

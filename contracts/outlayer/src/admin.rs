@@ -80,7 +80,10 @@ impl Contract {
     /// Refuse requests for more memory than the workers give.
     pub fn set_max_memory_mb(&mut self, max_memory_mb: u32) {
         self.assert_owner();
-        require!(max_memory_mb >= DEFAULT_MAX_MEMORY_MB, "max_memory_mb must be at least the default of requests, 128");
+        require!(
+            max_memory_mb >= DEFAULT_MAX_MEMORY_MB,
+            "max_memory_mb must be at least the default of requests, 128"
+        );
         self.max_memory_mb = max_memory_mb;
     }
 

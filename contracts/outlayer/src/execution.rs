@@ -10,8 +10,10 @@ use near_sdk::{env, near, require, AccountId, Gas};
 
 use crate::cost;
 use crate::events::{escaped_len, fits, Completed, RequestData, Requested};
-use crate::requests::{store_input, Input, Output, Place, Request, RequestedProject, Settled, MOST_INLINE_INPUT};
-use crate::storage::{self, pay};
+use crate::requests::{
+    store_input, Input, Output, Place, Request, RequestedProject, Settled, MOST_INLINE_INPUT,
+};
+use crate::storage::{self, pay_or};
 use crate::types::*;
 use crate::{blobs, yields, Contract, ContractExt};
 
@@ -82,8 +84,12 @@ impl Contract {
             payment: env::attached_deposit().as_yoctonear(),
         };
         self.validate(&request);
-        if request.attached_usd > 0 {
+        if let Some((_, project)) = request.resolved.project.as_ref().filter(|_| request.attached_usd > 0) {
             self.pools.attach(&request.predecessor, request.attached_usd);
+            // an entry for earnings is the contract's to hold
+            if self.pools.earnings(&project.owner) == 0 {
+                self.check_reserve();
+            }
         }
         let required = self.price(&request);
         let announcement = self.store(request, required);
@@ -156,9 +162,7 @@ impl Contract {
 
     /// Get everything back for a request whose callback never came. Of one that was answered only the rest is removed.
     pub fn cancel_stale_execution(&mut self, request_id: u64) {
-        let Some(request) = self.adopted(request_id) else {
-            env::panic_str("Execution request not found")
-        };
+        let Some(request) = self.adopted(request_id) else { env::panic_str("Execution request not found") };
         require!(
             env::predecessor_account_id() == request.sender_id,
             "Only the sender can cancel this execution"
@@ -245,7 +249,10 @@ impl Contract {
             default_target: has_no_target(&request.source),
             project: request.resolved.project.map(|(project_id, _)| RequestedProject {
                 project_id,
-                version_given: matches!(request.source, ExecutionSource::Project { version_key: Some(_), .. }),
+                version_given: matches!(
+                    request.source,
+                    ExecutionSource::Project { version_key: Some(_), .. }
+                ),
             }),
             code: request.resolved.code,
             limits: request.limits,
@@ -422,7 +429,7 @@ impl Contract {
         self.total_executions += 1;
         self.total_fees_collected = self.total_fees_collected.saturating_add(charged);
         self.fees = self.fees.saturating_add(charged);
-        pay(request.payer(), refunded);
+        pay_or(request.payer(), &request.sender_id, refunded);
         self.pools.give_back(&request.sender_id, refund_usd);
         let earned = request.attached_usd - refund_usd;
         match request.project_owner() {
@@ -438,9 +445,7 @@ impl Contract {
             return;
         }
         let free = storage::free_balance();
-        // what waiting requests occupy is covered by their own payments
-        let payments = self.held_payments.saturating_sub(storage::price(self.waiting_bytes as usize));
-        let kept = payments.saturating_add(storage::RESERVE);
+        let kept = self.kept_balance();
         require!(
             free >= kept,
             format!(
@@ -511,7 +516,7 @@ impl Contract {
         self.stop_waiting(request_id, &request);
         self.drop_output(request_id, request.output.as_ref());
         self.pools.give_back(&request.sender_id, request.attached_usd);
-        pay(request.payer(), request.payment);
+        pay_or(request.payer(), &request.sender_id, request.payment);
         true
     }
 }
@@ -526,7 +531,8 @@ pub(crate) fn has_gas_for_one_more() -> bool {
 fn has_no_target(source: &ExecutionSource) -> bool {
     matches!(
         source,
-        ExecutionSource::GitHub { build_target: None, .. } | ExecutionSource::WasmUrl { build_target: None, .. }
+        ExecutionSource::GitHub { build_target: None, .. }
+            | ExecutionSource::WasmUrl { build_target: None, .. }
     )
 }
 
@@ -571,7 +577,9 @@ fn check_input(input: &str) {
         let escaped = escaped_len(input);
         require!(
             escaped <= MOST_ESCAPED_INPUT,
-            format!("input_data has {escaped} bytes as JSON text, a request takes at most {MOST_ESCAPED_INPUT}")
+            format!(
+                "input_data has {escaped} bytes as JSON text, a request takes at most {MOST_ESCAPED_INPUT}"
+            )
         );
     }
 }

@@ -9,9 +9,7 @@ use crate::execution::has_gas_for_one_more;
 use crate::requests::OldRequest;
 use crate::secrets::{SecretAccessor, SecretKey, SecretProfile};
 use crate::types::*;
-use crate::{
-    Contract, ContractExt, OldRequests, PaymentKeys, PendingIds, Pools, StorageKey, STATE_VERSION,
-};
+use crate::{Contract, ContractExt, OldRequests, PaymentKeys, PendingIds, Pools, StorageKey, STATE_VERSION};
 
 const STATE: &[u8] = b"STATE";
 

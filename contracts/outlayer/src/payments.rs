@@ -96,6 +96,7 @@ impl Contract {
         );
         let owner = env::predecessor_account_id();
         self.check_top_up(&owner, nonce);
+        self.check_way_of_swap(&owner, nonce);
         let message = serde_json::json!({ "action": "top_up_payment_key", "nonce": nonce, "owner": owner });
         let arguments = serde_json::json!({
             "sender_id": owner,
@@ -177,7 +178,7 @@ impl Contract {
             free >= kept,
             format!(
                 "The contract's reserve is used up: {free} yoctoNEAR are free and {kept} must be kept. Until its owner \
-                 sends NEAR to {}, it takes no first deposits",
+                 sends NEAR to {}, it makes no new entries of balances and earnings",
                 env::current_account_id()
             )
         );

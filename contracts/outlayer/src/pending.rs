@@ -63,7 +63,7 @@ impl Bits {
 }
 
 impl PendingIds {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         PendingIds {
             pages: LookupMap::new(StorageKey::PendingPages),
             first: NO_PAGE,

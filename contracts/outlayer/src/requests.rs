@@ -153,7 +153,9 @@ impl Request {
         match &self.input {
             Input::Announced => None,
             Input::Kept(text) => Some(text.clone()),
-            Input::Stored { .. } => blobs::INPUTS.read(request_id).and_then(|text| String::from_utf8(text).ok()),
+            Input::Stored { .. } => {
+                blobs::INPUTS.read(request_id).and_then(|text| String::from_utf8(text).ok())
+            }
         }
     }
 
@@ -369,7 +371,8 @@ impl Contract {
         });
         let default_target = matches!(
             &old.execution_source,
-            ExecutionSource::GitHub { build_target: None, .. } | ExecutionSource::WasmUrl { build_target: None, .. }
+            ExecutionSource::GitHub { build_target: None, .. }
+                | ExecutionSource::WasmUrl { build_target: None, .. }
         );
         let project = match old.execution_source {
             ExecutionSource::Project { project_id, version_key } => {

@@ -10,6 +10,8 @@ pub const BYTE_PRICE: u128 = 10_000_000_000_000_000_000;
 /// YoctoNEAR beyond stake and held payments that first deposits, fees and long outputs leave alone: what ends a request
 /// or a task may need some bytes, and nobody pays for those.
 pub const RESERVE: u128 = 1_000_000_000_000_000_000_000_000;
+/// YoctoNEAR beyond that which fees leave alone: the stake of four of the longest outputs, until they are delivered.
+pub const OUTPUT_ROOM: u128 = 10_000_000_000_000_000_000_000_000;
 /// Bytes that the protocol counts for an entry beside its key and its value.
 const ENTRY_OVERHEAD: usize = 40;
 
@@ -87,5 +89,15 @@ pub fn change_deposit(required: u128, held: u128) {
 pub fn pay(account_id: &AccountId, amount: u128) {
     if amount > 0 {
         let _ = Promise::new(account_id.clone()).transfer(NearToken::from_yoctonear(amount));
+    }
+}
+
+/// The same; if the account is not there, the NEAR goes to `otherwise` and does not come back here.
+pub fn pay_or(account_id: &AccountId, otherwise: &AccountId, amount: u128) {
+    if account_id == otherwise {
+        pay(account_id, amount);
+    } else if amount > 0 {
+        let amount = NearToken::from_yoctonear(amount);
+        let _ = Promise::new(account_id.clone()).refund_to(otherwise.clone()).transfer(amount);
     }
 }

@@ -59,14 +59,23 @@ pub enum TaskKind {
     Delete,
 }
 
+/// Who began a task. A top-up makes way for one of a higher rank.
+#[near(serializers = [borsh])]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    /// The swap contract that the owner of this contract named.
+    Swap,
+    KeyOwner,
+}
+
 /// What waits for the operator, by key.
 #[near(serializers = [borsh])]
 #[derive(Clone, Debug)]
 struct Task {
     number: u64,
     kind: TaskKind,
-    /// The key's owner began it.
-    by_owner: bool,
+    rank: Rank,
     data_id: [u8; 32],
     /// The last height at which it counts as under way.
     until: u64,
@@ -135,15 +144,15 @@ impl Tasks {
         Tasks { old: Some(OldTasks { data_ids, by_data_id, until }), ..Tasks::new() }
     }
 
-    /// The task of a key that is under way, and whether the key's owner began it.
-    fn under_way(&self, owner: &AccountId, nonce: u32) -> Option<(TaskKind, bool)> {
+    /// The task of a key that is under way, and who began it.
+    fn under_way(&self, owner: &AccountId, nonce: u32) -> Option<(TaskKind, Rank)> {
         let key = (owner.clone(), nonce);
         let height = env::block_height();
         let task = self.by_key.get(&key).filter(|task| height <= task.until);
-        task.map(|task| (task.kind, task.by_owner)).or_else(|| {
+        task.map(|task| (task.kind, task.rank)).or_else(|| {
             let old = self.old.as_ref().filter(|old| height <= old.until)?;
             let task = old.by_data_id.get(old.data_ids.get(&key)?)?;
-            Some((task.kind, false))
+            Some((task.kind, Rank::Stranger))
         })
     }
 
@@ -250,7 +259,7 @@ impl Contract {
         let key = SecretKey::payment_key(&owner, nonce);
         require!(self.secrets.contains_key(&key), "Payment key not found");
         self.end_top_up(&key);
-        let data_id = self.start_task(&owner, nonce, TaskKind::Delete, true, None);
+        let data_id = self.start_task(&owner, nonce, TaskKind::Delete, Rank::KeyOwner, None);
         self.emit("system_event", SystemEvent::DeletePaymentKey { data_id, owner: &owner, nonce });
     }
 
@@ -310,21 +319,36 @@ impl Contract {
             format!("Minimum top-up is $0.01 ({MIN_TOP_UP_AMOUNT}), got {}", amount.0)
         );
         self.check_top_up(&owner, nonce);
-        let by_owner = *sender == owner;
-        match self.payment_keys.tasks.under_way(&owner, nonce) {
-            None => {}
-            Some((TaskKind::TopUp, false)) if by_owner => {}
-            Some(_) => env::panic_str(
-                "A top-up or deletion of this payment key is under way, try again when it has ended",
-            ),
-        }
+        let rank = if *sender == owner {
+            Rank::KeyOwner
+        } else if self.payment_keys.swap_contract.as_ref() == Some(sender) {
+            Rank::Swap
+        } else {
+            Rank::Stranger
+        };
+        self.check_way(&owner, nonce, rank);
         self.payment_keys.tasks.forget(&owner, nonce);
-        let data_id = self.start_task(&owner, nonce, TaskKind::TopUp, by_owner, Some(amount));
+        let data_id = self.start_task(&owner, nonce, TaskKind::TopUp, rank, Some(amount));
         let encrypted_data = &self.secret(&SecretKey::payment_key(&owner, nonce)).encrypted_secrets;
         self.emit(
             "system_event",
             SystemEvent::TopUpPaymentKey { data_id, owner: &owner, nonce, amount, encrypted_data },
         );
+    }
+
+    /// Panics while a task of this key is under way that a top-up through the swap contract does not replace.
+    pub(crate) fn check_way_of_swap(&self, owner: &AccountId, nonce: u32) {
+        self.check_way(owner, nonce, Rank::Swap);
+    }
+
+    fn check_way(&self, owner: &AccountId, nonce: u32, rank: Rank) {
+        match self.payment_keys.tasks.under_way(owner, nonce) {
+            None => {}
+            Some((TaskKind::TopUp, held)) if held < rank => {}
+            Some(_) => env::panic_str(
+                "A top-up or deletion of this payment key is under way, try again when it has ended",
+            ),
+        }
     }
 
     /// Panics, with what to do, for a key that cannot be topped up.
@@ -348,7 +372,7 @@ impl Contract {
         owner: &AccountId,
         nonce: u32,
         kind: TaskKind,
-        by_owner: bool,
+        rank: Rank,
         amount: Option<U128>,
     ) -> [u8; 32] {
         let tasks = &mut self.payment_keys.tasks;
@@ -364,7 +388,7 @@ impl Contract {
         };
         let data_id = yields::create(callback, arguments.to_string().as_bytes(), CALLBACK_GAS);
         let until = env::block_height() + MOST_BLOCKS;
-        tasks.by_key.insert((owner.clone(), nonce), Task { number, kind, by_owner, data_id, until });
+        tasks.by_key.insert((owner.clone(), nonce), Task { number, kind, rank, data_id, until });
         let answer = Answer { owner: owner.clone(), nonce, answered: false, new_encrypted_data: None };
         tasks.by_data_id.insert(data_id, answer);
         data_id

@@ -281,7 +281,13 @@ fn wrong_requests_are_refused_by_name() {
             DEPOSIT,
             "Insufficient stablecoin balance. Required: 1, available: 0",
         ),
-        (project(), json!({}), json!(null), 1, "Insufficient payment: required 7000100000000000000000 yoctoNEAR for compute, got 1"),
+        (
+            project(),
+            json!({}),
+            json!(null),
+            1,
+            "Insufficient payment: required 7000100000000000000000 yoctoNEAR for compute, got 1",
+        ),
     ] {
         call_as("bob.test", deposit, 10);
         assert_refused(expected, || request(&mut contract, source, limits, params));
@@ -310,7 +316,11 @@ fn a_large_input_stays_in_state() {
         assert_eq!(data["input_data_in_state"], in_state);
         assert_eq!(data["input_data"].as_str().unwrap().is_empty(), in_state);
         let stored = contract.get_request(contract.next_request_id - 1).unwrap().input_data;
-        assert_eq!(stored, in_state.then_some(input), "a short one is kept, a middle one is in the event alone");
+        assert_eq!(
+            stored,
+            in_state.then_some(input),
+            "a short one is kept, a middle one is in the event alone"
+        );
     }
 }
 
@@ -334,7 +344,15 @@ fn a_request_pays_for_what_it_occupies() {
     let input = "x".repeat(20_000);
     let ask = |contract: &mut Contract, deposit: u128| {
         call_as("bob.test", deposit, 10);
-        contract.request_execution(wasm_request(), Some(PartialLimits::default()), Some(input.clone()), None, None, None, None);
+        contract.request_execution(
+            wasm_request(),
+            Some(PartialLimits::default()),
+            Some(input.clone()),
+            None,
+            None,
+            None,
+            None,
+        );
     };
     let said = refusal(|| ask(&mut contract, DEPOSIT));
     let needed: u128 = said.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
@@ -353,7 +371,12 @@ fn what_no_worker_could_take_is_refused() {
         (json!({"max_memory_mb": 1_025}), "".to_string(), json!(null), "exceeds hard limit of 1024 MB"),
         (json!({}), "x".repeat(1_048_577), json!(null), "input_data has 1048577 bytes"),
         (json!({}), "\u{1}".repeat(1_048_576), json!(null), "input_data has 6291456 bytes as JSON"),
-        (json!({}), "".to_string(), json!({"profile": "p".repeat(65), "account_id": "a.test"}), "Profile name too long"),
+        (
+            json!({}),
+            "".to_string(),
+            json!({"profile": "p".repeat(65), "account_id": "a.test"}),
+            "Profile name too long",
+        ),
     ] {
         call_as("bob.test", near, 10);
         let limits = serde_json::from_value(limits).unwrap();
@@ -512,7 +535,11 @@ fn what_is_left_of_an_answered_request_can_be_removed_when_it_is_stale() {
     let mut contract = with_project();
     let request_id = pending(&mut contract);
     let text = "x".repeat(5_000);
-    answer(&mut contract, request_id, json!({"success": true, "resources_used": used(), "output": {"Text": text}}));
+    answer(
+        &mut contract,
+        request_id,
+        json!({"success": true, "resources_used": used(), "output": {"Text": text}}),
+    );
     call_as("bob.test", 0, 10 + 600);
     contract.cancel_stale_execution(request_id);
     assert!(transfers().is_empty());
@@ -853,9 +880,8 @@ fn json_is_carried_byte_for_byte() {
 
 #[test]
 fn text_and_bytes_become_json_strings() {
-    let value = |output: Value| {
-        serde_json::from_value::<ExecutionOutput>(output).unwrap().into_return_value().1
-    };
+    let value =
+        |output: Value| serde_json::from_value::<ExecutionOutput>(output).unwrap().into_return_value().1;
     assert_eq!(value(json!({"Text": "a\"b"})), br#""a\"b""#);
     assert_eq!(value(json!({"Bytes": [104, 105]})), br#""aGk=""#);
 }

@@ -179,7 +179,9 @@ impl ExecutionOutput {
         match self {
             ExecutionOutput::Bytes(bytes) => (OutputKind::Bytes, base64_json(bytes)),
             ExecutionOutput::Text(text) => (OutputKind::Text, text_json(&text)),
-            ExecutionOutput::Json(value) => (OutputKind::Json, String::from(Box::<str>::from(value)).into_bytes()),
+            ExecutionOutput::Json(value) => {
+                (OutputKind::Json, String::from(Box::<str>::from(value)).into_bytes())
+            }
         }
     }
 

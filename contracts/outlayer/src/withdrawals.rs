@@ -127,7 +127,7 @@ impl Contract {
             self.old_requests.is_none(),
             "Requests of an earlier version's state hold payments that are not counted yet: call migrate_requests first"
         );
-        let kept = self.kept_balance();
+        let kept = self.kept_balance().saturating_add(storage::OUTPUT_ROOM);
         let most = storage::free_balance().saturating_sub(kept).min(self.fees);
         let amount = amount.map_or(most, |amount| amount.0);
         require!(

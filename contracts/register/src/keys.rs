@@ -88,12 +88,20 @@ impl Contract {
         #[serializer(borsh)] record: KeyRecord,
         #[serializer(borsh)] renewed: bool,
         #[serializer(borsh)] deposit: NearToken,
+        #[serializer(borsh)] endings: u32,
     ) -> RegisterResult {
         let state = self.state_mut();
-        let answer = if renewed {
-            state.keep_renewed(&public_key, record)
-        } else {
-            state.keep_new(&public_key, record, deposit)
+        // the set may have ended since the quote's receipt; without any ending it is not read again
+        let ended = endings != state.endings && !state.is_set_active(record.measurement_set);
+        let answer = match (ended, renewed) {
+            (true, false) => Err(set_ended()),
+            (true, true) => {
+                state.removed.set(digest(&public_key), Some(()));
+                state.unstore(&public_key);
+                Err(set_ended())
+            }
+            (false, true) => state.keep_renewed(&public_key, record),
+            (false, false) => state.keep_new(&public_key, record, deposit),
         };
         answer.unwrap_or_else(|refusal| {
             let _ = Promise::new(env::current_account_id()).delete_key(public_key.clone());
@@ -188,6 +196,8 @@ impl StateV3 {
         let report_data = reverification_report_data(public_key, &key.challenge);
         let appraised = self.approvals.appraise(tdx_quote_hex, &report_data, ROLES)?;
         self.same_role(Some(key), appraised.role)?;
+        // a renewal that the account cannot hold would cost the key
+        self.afford(appraised.role)?;
         self.record(public_key, &appraised)
     }
 
@@ -260,7 +270,7 @@ impl StateV3 {
     ) -> Promise {
         let (receiver, methods) = self.scope(record.role);
         let allowance = Allowance::limited(ALLOWANCE).unwrap_or(Allowance::Unlimited);
-        let arguments = borsh::to_vec(&(public_key, record, renewed, deposit))
+        let arguments = borsh::to_vec(&(public_key, record, renewed, deposit, self.endings))
             .unwrap_or_else(|_| env::panic_str("The record cannot be written"));
         promise
             .add_access_key_allowance(public_key.clone(), allowance, receiver, methods.to_string())
@@ -329,6 +339,11 @@ pub(crate) fn refund(deposit: NearToken) {
     if !deposit.is_zero() {
         let _ = Promise::new(env::predecessor_account_id()).transfer(deposit);
     }
+}
+
+fn set_ended() -> Refusal {
+    let detail = "the key's measurement set ended while it was being registered".to_string();
+    Refusal { reason: "measurements_not_approved", detail }
 }
 
 fn removed() -> Refusal {

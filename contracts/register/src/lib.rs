@@ -81,6 +81,7 @@ impl Contract {
             storage_owed: NearToken::from_yoctonear(0),
             unindexed: 0,
             search_at: 0,
+            endings: 0,
         });
         Contract { state }
     }

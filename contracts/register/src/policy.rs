@@ -41,6 +41,7 @@ impl Contract {
         for end in &activation.ended {
             emit(Event::MeasurementSetsEnded([end]));
         }
+        self.state_mut().note_ending();
         let activated = PolicyActivated { version: &activation.version, left_out: activation.left_out };
         emit(Event::PolicyActivated([activated]));
         activation.version

@@ -55,9 +55,15 @@ impl Contract {
 impl StateV3 {
     /// After sets ended: remove up to 100 of their keys.
     pub(crate) fn remove_unapproved(&mut self) -> KeysRemoved {
+        self.note_ending();
         self.index_older();
         let (removed, remaining) = self.remove_dead(true, "set_ended");
         KeysRemoved { removed: removed.len() as u32, remaining }
+    }
+
+    /// Sets ended: a registration that is under way looks at its set again.
+    pub(crate) fn note_ending(&mut self) {
+        self.endings = self.endings.wrapping_add(1);
     }
 
     /// Remove the keys of sets that ended, and unless `only_ended` the keys that expired. Goes on where the last call

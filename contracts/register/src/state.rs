@@ -68,6 +68,8 @@ pub struct StateV3 {
     pub unindexed: u32,
     /// At which of the sets with keys the search for dead keys goes on.
     pub search_at: u32,
+    /// How often sets were made to end: what is decided in one receipt and done in the next looks for a change of it.
+    pub endings: u32,
 }
 
 impl From<StateV1> for StateV2 {
@@ -107,6 +109,7 @@ impl From<StateV2> for StateV3 {
             storage_balance: NearToken::from_yoctonear(0),
             storage_owed: NearToken::from_yoctonear(0),
             search_at: 0,
+            endings: 0,
         }
     }
 }
