@@ -326,9 +326,13 @@ class Ledger(RuleBasedStateMachine):
         final = self.world.final(request.sent)
         assert final.json() == ("x" * size if success else None)
         charged = int(self.world.view("get_stats")[1]) - self.fees
-        ran = COST if success else BASE_FEE
-        extra = 0 if size <= 1_000 and request.size <= 1_000 else request.payment // 4
-        assert min(ran, request.payment) <= charged <= min(ran + extra, request.payment)
+        limits = self.world.view("get_size_limits")
+        cost = COST if success else BASE_FEE
+        if request.size >= 10_000:  # only the state held it
+            cost += request.size * int(limits["input_byte_price"])
+        if success:
+            cost += max(size + 2 - limits["free_output_bytes"], 0) * int(limits["output_byte_price"])
+        assert charged == min(cost, request.payment)
         self.settle(number, charged, min(refund, request.usd) if success else request.usd)
 
     @precondition(lambda self: self.requests)
